@@ -1,0 +1,1 @@
+//! The `volttron.org/v1alpha1` API.
