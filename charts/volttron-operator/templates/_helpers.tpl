@@ -1,0 +1,33 @@
+{{/* Names are fixed: what is cluster-scoped here exists once in a cluster, and so does the operator. */}}
+{{- define "volttron.name" -}}
+volttron-operator
+{{- end }}
+
+{{- define "volttron.selector" -}}
+app.kubernetes.io/name: {{ include "volttron.name" . }}
+app.kubernetes.io/component: controller
+{{- end }}
+
+{{- define "volttron.labels" -}}
+app.kubernetes.io/name: {{ include "volttron.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: volttron
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* The user the controller is to the API server. */}}
+{{- define "volttron.controllerUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "volttron.name" . }}
+{{- end }}
+
+{{/* "true" where requester and approver are stamped, else nothing. */}}
+{{- define "volttron.stamping" -}}
+{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
+{{- if eq (toString .Values.stamping.enabled) "auto" -}}
+{{- if $served }}true{{ end -}}
+{{- else if .Values.stamping.enabled -}}
+true
+{{- end -}}
+{{- end }}
