@@ -1,6 +1,10 @@
 //! `cluster`: a local Kubernetes, up and down.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use local_cluster::{Cache, Cluster, Options, Tier, images};
@@ -85,8 +89,27 @@ impl From<TierName> for Tier {
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+/// Set by a signal: the fault that follows from taking the cluster down is not worth a message.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+fn main() -> ExitCode {
+    match act(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if INTERRUPTED.load(Ordering::SeqCst) => loop {
+            // The thread that takes the cluster down ends the process.
+            std::thread::park();
+        },
+        Err(error) => {
+            // Without the stack: a fault of the machine is no fault of this program.
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            eprintln!("error: {}", causes.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(action: Action) -> anyhow::Result<()> {
+    match action {
         Action::Up { tier, name } => up(tier.into(), name)?,
         Action::Down { name } => {
             let was_there = local_cluster::take_down(&name)?;
@@ -156,6 +179,7 @@ fn take_down_when_interrupted(name: String) {
                 _ = hangup.recv() => Ok(()),
             }
         })?;
+        INTERRUPTED.store(true, Ordering::SeqCst);
         eprintln!("interrupted: taking {name} down");
         if let Err(error) = local_cluster::take_down(&name) {
             eprintln!("{error}; `cluster down --name {name}` tries again");

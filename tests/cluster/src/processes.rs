@@ -5,7 +5,7 @@
 //! this cannot be stale: it needs no write between starting a process and
 //! recording it, and never names somebody else's process that got the same id.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -13,6 +13,9 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 pub(crate) const RUN: &str = "LOCAL_CLUSTER_RUN";
 /// Names the part a process plays.
 pub(crate) const PART: &str = "LOCAL_CLUSTER_PART";
+
+/// How often a process without an environment is looked at, a millisecond apart.
+const LOOKS: usize = 20;
 
 /// A process of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +51,26 @@ pub(crate) fn signal(process: &Process, folder: &Path, signal: Signal) {
 }
 
 fn part_of(pid: i32, folder: &Path) -> Option<String> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    part_in(&environment, folder)
+    for _ in 0..LOOKS {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        if !environment.is_empty() {
+            return part_in(&environment, folder);
+        }
+        if !may_be_starting(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?) {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
+}
+
+/// Whether an empty environment may be that of a process which is just replacing its program, when it has none for a moment.
+fn may_be_starting(stat: &str) -> bool {
+    const KERNEL_THREAD: u64 = 0x0020_0000;
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let is_dead = matches!(fields.next(), Some("Z" | "X") | None);
+    let flags: u64 = fields.nth(5).and_then(|field| field.parse().ok()).unwrap_or_default();
+    !is_dead && flags & KERNEL_THREAD == 0
 }
 
 fn part_in(environment: &[u8], folder: &Path) -> Option<String> {
@@ -99,6 +120,13 @@ mod tests {
         assert_eq!(part_in(environment, Path::new("/runs/one")), Some("etcd".to_owned()));
         assert_eq!(part_in(environment, Path::new("/runs/on")), None);
         assert_eq!(part_in(b"A=b\0", Path::new("/runs/one")), None);
+    }
+
+    #[test]
+    fn kernel_threads_and_the_dead_are_not_waited_for() {
+        assert!(may_be_starting("12 (sh) R 1 12 12 0 -1 4194560 1"));
+        assert!(!may_be_starting("12 (sh) Z 1 12 12 0 -1 4194560 1"));
+        assert!(!may_be_starting("2 (kthreadd) S 0 0 0 0 -1 2129984 0"));
     }
 
     #[test]

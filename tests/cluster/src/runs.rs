@@ -20,6 +20,9 @@ use crate::{
 /// How long a component may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How often in a row nothing is found before it counts as gone.
+pub(crate) const ABSENCES: u32 = 2;
+
 /// A run: a folder, and its processes.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
@@ -278,13 +281,15 @@ impl Run {
                 processes::signal(&process, &self.folder, signal);
             }
         };
-        send(signal);
-        if exec::wait_until(Duration::from_secs(10), || !self.is_running(part)) {
-            return Ok(());
-        }
-        send(rustix::process::Signal::KILL);
-        if exec::wait_until(Duration::from_secs(10), || !self.is_running(part)) {
-            return Ok(());
+        for signal in [signal, rustix::process::Signal::KILL] {
+            send(signal);
+            let mut missed = 0;
+            if exec::wait_until(Duration::from_secs(10), || {
+                missed = if self.is_running(part) { 0 } else { missed + 1 };
+                missed == ABSENCES
+            }) {
+                return Ok(());
+            }
         }
         Err(Error::Leftover(format!("{part} of {} does not end even by SIGKILL", self.name())))
     }
@@ -302,18 +307,19 @@ impl Run {
         limit: Duration,
         mut check: impl FnMut() -> bool,
     ) -> Result<()> {
-        let mut is_over = false;
+        let mut missed = 0;
         let mut is_ready = false;
         exec::wait_until(limit, || {
             is_ready = check();
-            is_over = !is_ready && !self.is_running(part);
-            is_ready || is_over
+            // A process can be overlooked in the moment it replaces its program.
+            missed = if is_ready || self.is_running(part) { 0 } else { missed + 1 };
+            is_ready || missed == ABSENCES
         });
         if is_ready {
             Ok(())
-        } else if !self.folder.is_dir() || self.path("stopping").exists() {
+        } else if !self.path("record.json").exists() || self.path("stopping").exists() {
             Err(Error::Stopping(self.name()))
-        } else if is_over {
+        } else if missed == ABSENCES {
             Err(self.ended(part))
         } else {
             let log = self.log(part);

@@ -16,7 +16,7 @@ impl Steps {
     /// So many builds are ahead.
     pub fn of(total: usize) -> Self {
         if total > 0 {
-            eprintln!("{total} parts are to be built once; all of them together take about ten minutes on two cores");
+            eprintln!("building {total} missing part(s), once (a whole node: about ten minutes on two cores)");
         }
         Self { total, done: AtomicUsize::new(0) }
     }

@@ -12,7 +12,7 @@ use crate::{
     cache,
     error::{Error, Result},
     exec, processes,
-    runs::{self, Run},
+    runs::{self, ABSENCES, Run},
 };
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -58,12 +58,14 @@ pub(crate) fn take_down(run: &Run) -> Result<()> {
 
 /// With the first process of a namespace all others in it end: containers, shims, and the namespaces of the run.
 fn end_processes(run: &Run) -> Result<()> {
+    let mut missed = 0;
     let is_over = exec::wait_until(Duration::from_secs(30), || {
         let found = processes::find(run.folder());
         for process in &found {
             processes::signal(process, run.folder(), Signal::KILL);
         }
-        found.is_empty()
+        missed = if found.is_empty() { missed + 1 } else { 0 };
+        missed == ABSENCES
     });
     if is_over {
         return Ok(());
