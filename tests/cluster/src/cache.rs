@@ -40,7 +40,10 @@ impl Key {
             digest.update(pin);
         }
         let hash = hex::encode(&digest.finalize()[..8]);
-        Self { name: name.to_owned(), hash }
+        Self {
+            name: name.to_owned(),
+            hash,
+        }
     }
 
     /// The component's name.
@@ -57,11 +60,19 @@ impl Key {
 impl Cache {
     /// `$VOLTTRON_CACHE`, else `$XDG_CACHE_HOME/volttron-operator`, else `~/.cache/volttron-operator`.
     pub fn open() -> Result<Self> {
-        let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let root = folder("VOLTTRON_CACHE")
             .or_else(|| folder("XDG_CACHE_HOME").map(|path| path.join("volttron-operator")))
             .or_else(|| folder("HOME").map(|path| path.join(".cache/volttron-operator")))
-            .ok_or_else(|| Error::Machine("neither VOLTTRON_CACHE nor HOME is set: set VOLTTRON_CACHE to a folder".into()))?;
+            .ok_or_else(|| {
+                Error::Machine(
+                    "neither VOLTTRON_CACHE nor HOME is set: set VOLTTRON_CACHE to a folder".into(),
+                )
+            })?;
         Self::at(root)
     }
 
@@ -131,7 +142,9 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
         std::fs::remove_file(path)
     };
     match result {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).file("remove", path),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).file("remove", path)
+        }
         _ => Ok(()),
     }
 }
@@ -154,10 +167,14 @@ mod tests {
         let cache = Cache::at(folder.path().to_owned()).unwrap();
         let key = Key::new("thing", &["1"]);
         let built = cache
-            .component(&key, &Steps::silent(), |partial| std::fs::write(partial.join("x"), "1").file("write", partial))
+            .component(&key, &Steps::silent(), |partial| {
+                std::fs::write(partial.join("x"), "1").file("write", partial)
+            })
             .unwrap();
         assert!(built.join("x").is_file());
-        let again = cache.component(&key, &Steps::silent(), |_| panic!("built twice")).unwrap();
+        let again = cache
+            .component(&key, &Steps::silent(), |_| panic!("built twice"))
+            .unwrap();
         assert_eq!(built, again);
     }
 
@@ -173,6 +190,9 @@ mod tests {
         assert!(fault.is_err());
         assert!(cache.find(&key).is_none());
         let built = cache.component(&key, &Steps::silent(), |_| Ok(())).unwrap();
-        assert!(!built.join("half").exists(), "the next build starts from nothing");
+        assert!(
+            !built.join("half").exists(),
+            "the next build starts from nothing"
+        );
     }
 }

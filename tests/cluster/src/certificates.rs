@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 
 use crate::{
@@ -33,24 +33,38 @@ pub(crate) struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     pub(crate) fn client(common_name: &'a str, organizations: &'a [&'a str]) -> Self {
-        Self { common_name, organizations, alternative_names: &[] }
+        Self {
+            common_name,
+            organizations,
+            alternative_names: &[],
+        }
     }
 }
 
 impl Authority {
     /// Makes a new authority, and the key that signs service account tokens.
     pub(crate) fn create(folder: PathBuf) -> Result<Self> {
-        let fault = |source| Error::Certificate { subject: "the cluster's authority".into(), source };
+        let fault = |source| Error::Certificate {
+            subject: "the cluster's authority".into(),
+            source,
+        };
         let key = KeyPair::generate().map_err(fault)?;
         let mut params = params("local-cluster", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let certificate = params.self_signed(&key).map_err(fault)?;
         exec::write_private(&folder.join("ca.crt"), certificate.pem())?;
         exec::write_private(&folder.join("ca.key"), key.serialize_pem())?;
         let tokens = KeyPair::generate().map_err(fault)?;
         exec::write_private(&folder.join("service-accounts.key"), tokens.serialize_pem())?;
-        exec::write_private(&folder.join("service-accounts.pub"), tokens.public_key_pem())?;
+        exec::write_private(
+            &folder.join("service-accounts.pub"),
+            tokens.public_key_pem(),
+        )?;
         Ok(Self { folder })
     }
 
@@ -65,21 +79,30 @@ impl Authority {
 
     /// Signs a new key and writes both as `<file>.crt` and `<file>.key`.
     pub(crate) fn issue(&self, file: &str, subject: &Subject<'_>) -> Result<()> {
-        let fault = |source| Error::Certificate { subject: subject.common_name.to_owned(), source };
+        let fault = |source| Error::Certificate {
+            subject: subject.common_name.to_owned(),
+            source,
+        };
         let issuer_key = KeyPair::from_pem(&read(&self.file("ca.key"))?).map_err(fault)?;
-        let issuer = Issuer::from_ca_cert_pem(&read(&self.file("ca.crt"))?, issuer_key).map_err(fault)?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&read(&self.file("ca.crt"))?, issuer_key).map_err(fault)?;
         let key = KeyPair::generate().map_err(fault)?;
         let mut params = params(subject.common_name, subject.organizations);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if !subject.alternative_names.is_empty() {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ServerAuth);
             let names = CertificateParams::new(subject.alternative_names).map_err(fault)?;
             params.subject_alt_names = names.subject_alt_names;
         }
         let certificate = params.signed_by(&key, &issuer).map_err(fault)?;
         exec::write_private(&self.folder.join(format!("{file}.crt")), certificate.pem())?;
-        exec::write_private(&self.folder.join(format!("{file}.key")), key.serialize_pem())
+        exec::write_private(
+            &self.folder.join(format!("{file}.key")),
+            key.serialize_pem(),
+        )
     }
 
     /// Writes a kubeconfig for the certificate `file`.
@@ -108,9 +131,14 @@ fn read(path: &Path) -> Result<String> {
 fn params(common_name: &str, organizations: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     // The library keeps one value for each of its types; the same attribute by its number is another type to it.
-    let types = [DnType::OrganizationName, DnType::CustomDnType(vec![2, 5, 4, 10])];
+    let types = [
+        DnType::OrganizationName,
+        DnType::CustomDnType(vec![2, 5, 4, 10]),
+    ];
     for (kind, organization) in types.into_iter().zip(organizations) {
         params.distinguished_name.push(kind, *organization);
     }

@@ -50,12 +50,18 @@ pub struct Options {
 impl Options {
     /// The API server's tier, under a name that nobody else has.
     pub fn api() -> Self {
-        Self { tier: Tier::Api, name: None }
+        Self {
+            tier: Tier::Api,
+            name: None,
+        }
     }
 
     /// A whole node, under a name that nobody else has.
     pub fn node() -> Self {
-        Self { tier: Tier::Node, name: None }
+        Self {
+            tier: Tier::Node,
+            name: None,
+        }
     }
 }
 
@@ -88,7 +94,11 @@ pub fn prepare(tier: Tier) -> Result<Cache> {
         packages::ensure(&[packages::NETWORK, packages::NODE])?;
         tools.extend(programs::NODE);
     }
-    let images = if tier == Tier::Node { images::node_images_to_build(&cache) } else { 0 };
+    let images = if tier == Tier::Node {
+        images::node_images_to_build(&cache)
+    } else {
+        0
+    };
     let steps = Steps::of(tools.iter().filter(|tool| !tool.is_built(&cache)).count() + images);
     for tool in tools {
         tool.path(&cache, &steps)?;
@@ -116,18 +126,26 @@ pub fn take_down(name: &str) -> Result<bool> {
 /// The name becomes a folder and an interface's data: no path may hide in it.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let is_good = (1..=40).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-');
     if is_good {
         return Ok(());
     }
-    Err(Error::Machine(format!("`{name}` is no good name: use 1 to 40 lower-case letters, digits and dashes")))
+    Err(Error::Machine(format!(
+        "`{name}` is no good name: use 1 to 40 lower-case letters, digits and dashes"
+    )))
 }
 
 /// A name no other run has.
 pub(crate) fn unique_name(kind: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{kind}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{kind}-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 impl Cluster {
@@ -145,7 +163,9 @@ impl Cluster {
     pub fn attach(name: &str) -> Result<Self> {
         check_name(name)?;
         let run = Run::open(name)?.ok_or_else(|| Error::NoSuchRun(name.to_owned()))?;
-        let description: Description = run.load(DESCRIPTION).map_err(|_| Error::NoSuchRun(name.to_owned()))?;
+        let description: Description = run
+            .load(DESCRIPTION)
+            .map_err(|_| Error::NoSuchRun(name.to_owned()))?;
         if !description.is_ready {
             return Err(Error::NoSuchRun(name.to_owned()));
         }
@@ -155,11 +175,22 @@ impl Cluster {
     fn new(run: Run, description: Description, cache: Cache, is_owned: bool) -> Self {
         let authority = Authority::open(run.path("pki"));
         let kubeconfig = run.path("admin.kubeconfig");
-        Self { run, description, cache, authority, kubeconfig, is_owned, _hold: None }
+        Self {
+            run,
+            description,
+            cache,
+            authority,
+            kubeconfig,
+            is_owned,
+            _hold: None,
+        }
     }
 
     fn start_as(options: &Options, is_owned: bool) -> Result<Self> {
-        let name = options.name.clone().unwrap_or_else(|| unique_name("cluster"));
+        let name = options
+            .name
+            .clone()
+            .unwrap_or_else(|| unique_name("cluster"));
         check_name(&name)?;
         if options.tier == Tier::Node {
             packages::require_root("the node tier")?;
@@ -188,9 +219,13 @@ impl Cluster {
         let network = Network::new(run.record()?.slot);
         let [etcd_port, etcd_peer_port, api_port] = control_plane::free_ports()?;
         let addresses = match tier {
-            Tier::Api => {
-                Addresses { api: Ipv4Addr::LOCALHOST, api_port, etcd_port, etcd_peer_port, services: network.services() }
-            }
+            Tier::Api => Addresses {
+                api: Ipv4Addr::LOCALHOST,
+                api_port,
+                etcd_port,
+                etcd_peer_port,
+                services: network.services(),
+            },
             Tier::Node => Addresses {
                 api: network.machine(),
                 api_port: 6443,
@@ -199,7 +234,11 @@ impl Cluster {
                 services: network.services(),
             },
         };
-        let description = Description { tier, addresses, is_ready: false };
+        let description = Description {
+            tier,
+            addresses,
+            is_ready: false,
+        };
         run.save(DESCRIPTION, &description)?;
         Authority::create(run.path("pki"))?;
         // Dropped on a fault, it would take down as well; the caller does that.
@@ -228,7 +267,8 @@ impl Cluster {
             users.extend(["kubelet", "kube-proxy"]);
         }
         for user in users {
-            self.authority.kubeconfig(&self.run.path(format!("{user}.kubeconfig")), &url, user)?;
+            self.authority
+                .kubeconfig(&self.run.path(format!("{user}.kubeconfig")), &url, user)?;
         }
         Ok(())
     }
@@ -243,10 +283,22 @@ impl Cluster {
             Tier::Api => (Spaces::default(), String::new()),
             Tier::Node => (node::SPACES, node::setup(&self.run)),
         };
-        let hold = sandbox::start(&self.run, &Plan { spaces, init, setup, root: None, tied })?;
+        let hold = sandbox::start(
+            &self.run,
+            &Plan {
+                spaces,
+                init,
+                setup,
+                root: None,
+                tied,
+            },
+        )?;
         let record = self.run.record()?;
         if let Some(link) = record.link {
-            let routes = [network.pods(), format!("{}/24", self.description.addresses.service(0))];
+            let routes = [
+                network.pods(),
+                format!("{}/24", self.description.addresses.service(0)),
+            ];
             let (outside, inside) = (network.machine().to_string(), network.node().to_string());
             sandbox::connect(&self.run, &link, &outside, &inside, &routes)?;
         }
@@ -261,9 +313,19 @@ impl Cluster {
         self.start_component(Component::Etcd)?;
         self.start_component(Component::ApiServer)?;
         self.start_component(Component::ControllerManager)?;
-        self.run.wait(Component::ControllerManager.name(), "the service account `default` to be made", || {
-            exec::run(self.kubectl().args(["get", "serviceaccount", "default", "--namespace=default"])).is_ok()
-        })
+        self.run.wait(
+            Component::ControllerManager.name(),
+            "the service account `default` to be made",
+            || {
+                exec::run(self.kubectl().args([
+                    "get",
+                    "serviceaccount",
+                    "default",
+                    "--namespace=default",
+                ]))
+                .is_ok()
+            },
+        )
     }
 
     fn start_node(&self) -> Result<()> {
@@ -275,18 +337,35 @@ impl Cluster {
         }
         self.start_component(Component::Kubelet)?;
         self.start_component(Component::KubeProxy)?;
-        let manifest = addons::manifest(&self.description.addresses, &self.run.path("volumes")).to_string();
-        exec::run_with_input(self.kubectl().args(["apply", "--server-side", "--filename=-"]), &manifest)?;
+        let manifest =
+            addons::manifest(&self.description.addresses, &self.run.path("volumes")).to_string();
+        exec::run_with_input(
+            self.kubectl()
+                .args(["apply", "--server-side", "--filename=-"]),
+            &manifest,
+        )?;
         let condition = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-        self.run.wait(Component::Kubelet.name(), "the node to be Ready", || {
-            let node = exec::run(self.kubectl().args(["get", "node", node::NAME, "--output", condition]));
-            node.is_ok_and(|status| status == "True")
-        })?;
-        self.run.wait(Component::Kubelet.name(), "CoreDNS to be ready", || {
-            let command = ["get", "deployment", "coredns", "--namespace=kube-system"];
-            let ready = exec::run(self.kubectl().args(command).arg("--output=jsonpath={.status.readyReplicas}"));
-            ready.is_ok_and(|count| count == "1")
-        })
+        self.run
+            .wait(Component::Kubelet.name(), "the node to be Ready", || {
+                let node = exec::run(self.kubectl().args([
+                    "get",
+                    "node",
+                    node::NAME,
+                    "--output",
+                    condition,
+                ]));
+                node.is_ok_and(|status| status == "True")
+            })?;
+        self.run
+            .wait(Component::Kubelet.name(), "CoreDNS to be ready", || {
+                let command = ["get", "deployment", "coredns", "--namespace=kube-system"];
+                let ready = exec::run(
+                    self.kubectl()
+                        .args(command)
+                        .arg("--output=jsonpath={.status.readyReplicas}"),
+                );
+                ready.is_ok_and(|count| count == "1")
+            })
     }
 
     /// The cluster's name.
@@ -322,7 +401,9 @@ impl Cluster {
     /// A kubeconfig by which one is that user in these groups (two at most), by client certificate. Rights come from RBAC alone.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
         if groups.len() > MOST_GROUPS {
-            return Err(Error::Machine(format!("{user} is to be in more groups than the {MOST_GROUPS} a certificate can name")));
+            return Err(Error::Machine(format!(
+                "{user} is to be in more groups than the {MOST_GROUPS} a certificate can name"
+            )));
         }
         let mut pins = vec![user];
         pins.extend(groups);
@@ -330,7 +411,8 @@ impl Cluster {
         let file = format!("{}-{}", key.name(), key.hash());
         let path = self.run.path(format!("users/{file}.kubeconfig"));
         if !path.is_file() {
-            self.authority.issue(&file, &Subject::client(user, groups))?;
+            self.authority
+                .issue(&file, &Subject::client(user, groups))?;
             self.authority.kubeconfig(&path, &self.url(), &file)?;
         }
         Ok(path)
@@ -348,7 +430,9 @@ impl Cluster {
 
     fn tool(&self, tool: Tool) -> Command {
         // Both were built before the start; should they be gone, running the bare name says so.
-        let path = tool.path(&self.cache, &Steps::silent()).unwrap_or_else(|_| tool.name().into());
+        let path = tool
+            .path(&self.cache, &Steps::silent())
+            .unwrap_or_else(|_| tool.name().into());
         let mut command = Command::new(path);
         command.env("KUBECONFIG", &self.kubeconfig);
         command
@@ -372,7 +456,9 @@ impl Cluster {
     /// Starts a part again, with its port and its data. etcd, API server and containerd have answered when this returns.
     pub fn start_component(&self, component: Component) -> Result<()> {
         if component.is_of_node() && self.tier() != Tier::Node {
-            return Err(Error::WrongTier { part: component.name().to_owned() });
+            return Err(Error::WrongTier {
+                part: component.name().to_owned(),
+            });
         }
         if self.is_running(component) {
             return Ok(());
@@ -381,32 +467,63 @@ impl Cluster {
         let network = Network::new(run.record()?.slot);
         let program = |tool: Tool| tool.path(&self.cache, &Steps::silent());
         // The control plane is on the machine's network, and still ends with the sandbox.
-        let outside = if exec::is_root() { sandbox::enter(run, Spaces::default())? } else { Vec::new() };
+        let outside = if exec::is_root() {
+            sandbox::enter(run, Spaces::default())?
+        } else {
+            Vec::new()
+        };
         let inside = || sandbox::enter(run, node::SPACES);
         match component {
-            Component::Etcd => control_plane::start_etcd(run, &program(Tool::Etcd)?, addresses, outside),
+            Component::Etcd => {
+                control_plane::start_etcd(run, &program(Tool::Etcd)?, addresses, outside)
+            }
             Component::ApiServer => {
                 let path = program(Tool::KubeApiserver)?;
-                control_plane::start_apiserver(run, &path, &self.authority, addresses, || self.kubectl(), outside)
+                control_plane::start_apiserver(
+                    run,
+                    &path,
+                    &self.authority,
+                    addresses,
+                    || self.kubectl(),
+                    outside,
+                )
             }
-            Component::ControllerManager => {
-                control_plane::start_controllers(run, &program(Tool::KubeControllerManager)?, &self.authority, outside)
+            Component::ControllerManager => control_plane::start_controllers(
+                run,
+                &program(Tool::KubeControllerManager)?,
+                &self.authority,
+                outside,
+            ),
+            Component::Scheduler => {
+                control_plane::start_scheduler(run, &program(Tool::KubeScheduler)?, outside)
             }
-            Component::Scheduler => control_plane::start_scheduler(run, &program(Tool::KubeScheduler)?, outside),
             Component::Containerd => node::start_containerd(run, network, inside()?),
-            Component::Kubelet => {
-                node::start_kubelet(run, &program(Tool::Kubelet)?, &self.authority, addresses, network, inside()?)
+            Component::Kubelet => node::start_kubelet(
+                run,
+                &program(Tool::Kubelet)?,
+                &self.authority,
+                addresses,
+                network,
+                inside()?,
+            ),
+            Component::KubeProxy => {
+                node::start_proxy(run, &program(Tool::KubeProxy)?, network, inside()?)
             }
-            Component::KubeProxy => node::start_proxy(run, &program(Tool::KubeProxy)?, network, inside()?),
         }
     }
 
     /// Gives the node an image from an OCI archive, under the name it was built with.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         if self.tier() != Tier::Node {
-            return Err(Error::WrongTier { part: "load_image".to_owned() });
+            return Err(Error::WrongTier {
+                part: "load_image".to_owned(),
+            });
         }
-        node::load_image(&self.run, archive, &sandbox::enter(&self.run, node::SPACES)?)
+        node::load_image(
+            &self.run,
+            archive,
+            &sandbox::enter(&self.run, node::SPACES)?,
+        )
     }
 
     /// Takes the cluster down and says what went wrong, which dropping cannot.
@@ -443,7 +560,9 @@ impl Existing {
         let kubeconfig = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()).ok_or_else(|| {
             Error::Machine("CLUSTER=existing needs KUBECONFIG: set it to the kubeconfig of the cluster to use".into())
         })?;
-        Ok(Some(Self { kubeconfig: kubeconfig.into() }))
+        Ok(Some(Self {
+            kubeconfig: kubeconfig.into(),
+        }))
     }
 }
 

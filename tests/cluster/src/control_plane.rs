@@ -45,7 +45,10 @@ impl Component {
 
     /// Whether it needs a node.
     pub(crate) fn is_of_node(self) -> bool {
-        matches!(self, Self::Scheduler | Self::Containerd | Self::Kubelet | Self::KubeProxy)
+        matches!(
+            self,
+            Self::Scheduler | Self::Containerd | Self::Kubelet | Self::KubeProxy
+        )
     }
 }
 
@@ -81,10 +84,14 @@ pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
         }
         let port = rand::rng().random_range(20_000..32_000);
         // Held until all are found, so that none is found twice.
-        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|listener| (port, listener)));
+        held.extend(
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|listener| (port, listener)),
+        );
     }
     let ports: Vec<u16> = held.into_iter().map(|(port, _)| port).collect();
-    ports.try_into().map_err(|_| Error::Machine("no free TCP port between 20000 and 32000 on 127.0.0.1".into()))
+    ports
+        .try_into()
+        .map_err(|_| Error::Machine("no free TCP port between 20000 and 32000 on 127.0.0.1".into()))
 }
 
 /// Signs all that the control plane shows and uses.
@@ -99,10 +106,17 @@ pub(crate) fn issue(authority: &Authority, addresses: &Addresses) -> Result<()> 
     ];
     let mut names: Vec<String> = names.map(str::to_owned).to_vec();
     names.extend([addresses.api.to_string(), addresses.service(1).to_string()]);
-    let server = Subject { common_name: "kube-apiserver", organizations: &[], alternative_names: &names };
+    let server = Subject {
+        common_name: "kube-apiserver",
+        organizations: &[],
+        alternative_names: &names,
+    };
     authority.issue("apiserver", &server)?;
     authority.issue("admin", &Subject::client("admin", &["system:masters"]))?;
-    authority.issue("apiserver-kubelet", &Subject::client("kube-apiserver", &["system:masters"]))?;
+    authority.issue(
+        "apiserver-kubelet",
+        &Subject::client("kube-apiserver", &["system:masters"]),
+    )?;
     for user in ["kube-controller-manager", "kube-scheduler"] {
         authority.issue(user, &Subject::client(&format!("system:{user}"), &[]))?;
     }
@@ -110,7 +124,12 @@ pub(crate) fn issue(authority: &Authority, addresses: &Addresses) -> Result<()> 
 }
 
 /// Starts etcd and waits until it answers.
-pub(crate) fn start_etcd(run: &Run, program: &Path, addresses: &Addresses, prefix: Vec<String>) -> Result<()> {
+pub(crate) fn start_etcd(
+    run: &Run,
+    program: &Path,
+    addresses: &Addresses,
+    prefix: Vec<String>,
+) -> Result<()> {
     let client = format!("http://127.0.0.1:{}", addresses.etcd_port);
     let peer = format!("http://127.0.0.1:{}", addresses.etcd_peer_port);
     let etcd = Program::new(program).prefix(prefix).args([
@@ -150,11 +169,20 @@ pub(crate) fn start_apiserver(
         format!("--tls-cert-file={}", file("apiserver.crt")),
         format!("--tls-private-key-file={}", file("apiserver.key")),
         format!("--client-ca-file={}", file("ca.crt")),
-        format!("--service-account-key-file={}", file("service-accounts.pub")),
-        format!("--service-account-signing-key-file={}", file("service-accounts.key")),
+        format!(
+            "--service-account-key-file={}",
+            file("service-accounts.pub")
+        ),
+        format!(
+            "--service-account-signing-key-file={}",
+            file("service-accounts.key")
+        ),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
         format!("--kubelet-certificate-authority={}", file("ca.crt")),
-        format!("--kubelet-client-certificate={}", file("apiserver-kubelet.crt")),
+        format!(
+            "--kubelet-client-certificate={}",
+            file("apiserver-kubelet.crt")
+        ),
         format!("--kubelet-client-key={}", file("apiserver-kubelet.key")),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
@@ -173,11 +201,22 @@ pub(crate) fn start_apiserver(
 }
 
 /// Starts the controllers; that they work shows in what they make.
-pub(crate) fn start_controllers(run: &Run, program: &Path, authority: &Authority, prefix: Vec<String>) -> Result<()> {
-    let kubeconfig = run.path("kube-controller-manager.kubeconfig").display().to_string();
+pub(crate) fn start_controllers(
+    run: &Run,
+    program: &Path,
+    authority: &Authority,
+    prefix: Vec<String>,
+) -> Result<()> {
+    let kubeconfig = run
+        .path("kube-controller-manager.kubeconfig")
+        .display()
+        .to_string();
     let controllers = Program::new(program).prefix(prefix).args([
         format!("--kubeconfig={kubeconfig}"),
-        format!("--service-account-private-key-file={}", authority.file("service-accounts.key").display()),
+        format!(
+            "--service-account-private-key-file={}",
+            authority.file("service-accounts.key").display()
+        ),
         format!("--root-ca-file={}", authority.file("ca.crt").display()),
         "--use-service-account-credentials=true".to_owned(),
         "--allocate-node-cidrs=false".to_owned(),

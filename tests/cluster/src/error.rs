@@ -108,6 +108,10 @@ pub(crate) trait Context<T> {
 
 impl<T> Context<T> for std::io::Result<T> {
     fn file(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| Error::File { action, path: path.into(), source })
+        self.map_err(|source| Error::File {
+            action,
+            path: path.into(),
+            source,
+        })
     }
 }

@@ -14,7 +14,10 @@ const TAIL: usize = 25;
 
 /// Runs a command to its end and returns what it printed on its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|source| spawn_error(command, source))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| spawn_error(command, source))?;
     finish(command, &output)
 }
 
@@ -30,7 +33,9 @@ pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<Strin
         // A program that ends early has said why in its output.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().map_err(|source| spawn_error(command, source))?;
+    let output = child
+        .wait_with_output()
+        .map_err(|source| spawn_error(command, source))?;
     finish(command, &output)
 }
 
@@ -40,11 +45,18 @@ fn finish(command: &Command, output: &std::process::Output) -> Result<String> {
     }
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
-    Err(Error::Failed { command: line(command), status: output.status, output: last_lines(&text) })
+    Err(Error::Failed {
+        command: line(command),
+        status: output.status,
+        output: last_lines(&text),
+    })
 }
 
 fn spawn_error(command: &Command, source: std::io::Error) -> Error {
-    Error::Spawn { program: command.get_program().to_string_lossy().into_owned(), source }
+    Error::Spawn {
+        program: command.get_program().to_string_lossy().into_owned(),
+        source,
+    }
 }
 
 fn line(command: &Command) -> String {

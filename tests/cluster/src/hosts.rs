@@ -24,7 +24,9 @@ impl Hosts {
         packages::require_root("a private /etc/hosts")?;
         std::fs::create_dir_all(folder).file("create", folder)?;
         let folder = folder.canonicalize().file("resolve", folder)?;
-        let hosts = Self { file: folder.join("hosts") };
+        let hosts = Self {
+            file: folder.join("hosts"),
+        };
         hosts.set(&[])?;
         Ok(hosts)
     }
@@ -50,7 +52,10 @@ impl Hosts {
 
 fn render(machine: &str, names: &[(&str, IpAddr)]) -> String {
     // The first match counts, so ours come first.
-    let mut text: String = names.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+    let mut text: String = names
+        .iter()
+        .map(|(name, address)| format!("{address} {name}\n"))
+        .collect();
     text.push_str(machine);
     text
 }
@@ -61,7 +66,10 @@ mod tests {
 
     #[test]
     fn given_names_come_before_the_machines() {
-        let text = render("127.0.0.1 localhost broker\n", &[("broker", IpAddr::from([10, 0, 0, 2]))]);
+        let text = render(
+            "127.0.0.1 localhost broker\n",
+            &[("broker", IpAddr::from([10, 0, 0, 2]))],
+        );
         assert_eq!(text, "10.0.0.2 broker\n127.0.0.1 localhost broker\n");
     }
 }

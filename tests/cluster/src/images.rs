@@ -56,26 +56,39 @@ WORKDIR /var/lib/rabbitmq
 CMD [\"rabbitmq-server\"]
 ";
 
-const PAUSE_CONTAINERFILE: &str = "FROM scratch\nCOPY init /init\nUSER 65532:65532\nENTRYPOINT [\"/init\"]\n";
-const COREDNS_CONTAINERFILE: &str = "FROM scratch\nCOPY coredns /coredns\nUSER 65532:65532\nENTRYPOINT [\"/coredns\"]\n";
+const PAUSE_CONTAINERFILE: &str =
+    "FROM scratch\nCOPY init /init\nUSER 65532:65532\nENTRYPOINT [\"/init\"]\n";
+const COREDNS_CONTAINERFILE: &str =
+    "FROM scratch\nCOPY coredns /coredns\nUSER 65532:65532\nENTRYPOINT [\"/coredns\"]\n";
 
 fn pause_key() -> Key {
-    Key::new("pause-image", &[Tool::Init.key().hash(), PAUSE_CONTAINERFILE])
+    Key::new(
+        "pause-image",
+        &[Tool::Init.key().hash(), PAUSE_CONTAINERFILE],
+    )
 }
 
 fn coredns_key() -> Key {
-    Key::new("coredns-image", &[Tool::Coredns.key().hash(), COREDNS_CONTAINERFILE])
+    Key::new(
+        "coredns-image",
+        &[Tool::Coredns.key().hash(), COREDNS_CONTAINERFILE],
+    )
 }
 
 /// How many of the node's images are yet to be built.
 pub(crate) fn node_images_to_build(cache: &Cache) -> usize {
-    [pause_key(), coredns_key()].iter().filter(|key| cache.find(key).is_none()).count()
+    [pause_key(), coredns_key()]
+        .iter()
+        .filter(|key| cache.find(key).is_none())
+        .count()
 }
 
 /// The images every node has, built if they are not there.
 pub(crate) fn node_images(cache: &Cache, steps: &Steps) -> Result<Vec<PathBuf>> {
-    let images =
-        [(pause_key(), Tool::Init, PAUSE_CONTAINERFILE, PAUSE), (coredns_key(), Tool::Coredns, COREDNS_CONTAINERFILE, COREDNS)];
+    let images = [
+        (pause_key(), Tool::Init, PAUSE_CONTAINERFILE, PAUSE),
+        (coredns_key(), Tool::Coredns, COREDNS_CONTAINERFILE, COREDNS),
+    ];
     images
         .into_iter()
         .map(|(key, tool, containerfile, tag)| {
@@ -106,7 +119,13 @@ pub fn rabbitmq_rootfs(cache: &Cache) -> Result<PathBuf> {
                 .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
                 .arg(&rootfs),
         )?;
-        exec::run(Command::new("chroot").arg(&rootfs).args(["sh", "-c", SHAPE]).env("PATH", "/usr/sbin:/usr/bin")).map(drop)
+        exec::run(
+            Command::new("chroot")
+                .arg(&rootfs)
+                .args(["sh", "-c", SHAPE])
+                .env("PATH", "/usr/sbin:/usr/bin"),
+        )
+        .map(drop)
     })?;
     Ok(folder.join("rootfs"))
 }
@@ -117,7 +136,10 @@ fn rootfs_key() -> Key {
 
 /// The archive of [`RABBITMQ`].
 pub fn rabbitmq(cache: &Cache) -> Result<PathBuf> {
-    let key = Key::new("rabbitmq-image", &[rootfs_key().hash(), RABBITMQ_CONTAINERFILE]);
+    let key = Key::new(
+        "rabbitmq-image",
+        &[rootfs_key().hash(), RABBITMQ_CONTAINERFILE],
+    );
     if let Some(folder) = cache.find(&key) {
         return Ok(folder.join("image.tar"));
     }
@@ -139,7 +161,16 @@ pub fn build(cache: &Cache, containerfile: &Path, context: &Path, tag: &str) -> 
     }
     let folder = cache.root().join("images");
     std::fs::create_dir_all(&folder).file("create", &folder)?;
-    let name: String = tag.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let name: String = tag
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
     let path = folder.join(format!("{name}.tar"));
     let _lock = cache.lock("images-lock")?;
     let partial = folder.join(format!("{name}.partial"));
@@ -154,18 +185,38 @@ fn require_base(cache: &Cache, archive: &Path) -> Result<()> {
     if exec::run(buildah(cache)?.args(["inspect", "--type=image", RABBITMQ])).is_ok() {
         return Ok(());
     }
-    let id = exec::run(buildah(cache)?.args(["pull", "--quiet"]).arg(format!("oci-archive:{}", archive.display())))?;
+    let id = exec::run(
+        buildah(cache)?
+            .args(["pull", "--quiet"])
+            .arg(format!("oci-archive:{}", archive.display())),
+    )?;
     let id = id.trim();
     exec::run(buildah(cache)?.args(["tag", id, RABBITMQ])).map(drop)
 }
 
-fn archive(cache: &Cache, containerfile: &Path, context: &Path, tag: &str, path: &Path) -> Result<()> {
+fn archive(
+    cache: &Cache,
+    containerfile: &Path,
+    context: &Path,
+    tag: &str,
+    path: &Path,
+) -> Result<()> {
     let (registry, _) = tag.split_once('/').unwrap_or_default();
     if registry != "localhost" {
-        return Err(Error::Machine(format!("`{tag}` is no name for a local image: begin it with `localhost/`")));
+        return Err(Error::Machine(format!(
+            "`{tag}` is no name for a local image: begin it with `localhost/`"
+        )));
     }
     let mut build = buildah(cache)?;
-    build.args(["build", "--isolation=chroot", "--pull=never", "--format=oci", "--timestamp=0", "--tag", tag]);
+    build.args([
+        "build",
+        "--isolation=chroot",
+        "--pull=never",
+        "--format=oci",
+        "--timestamp=0",
+        "--tag",
+        tag,
+    ]);
     exec::run(build.arg("--file").arg(containerfile).arg(context))?;
     let target = format!("oci-archive:{}:{tag}", path.display());
     exec::run(buildah(cache)?.args(["push", "--disable-compression", tag, &target]))?;

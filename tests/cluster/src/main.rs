@@ -113,12 +113,19 @@ fn act(action: Action) -> anyhow::Result<()> {
         Action::Up { tier, name } => up(tier.into(), name)?,
         Action::Down { name } => {
             let was_there = local_cluster::take_down(&name)?;
-            eprintln!("{name} {}", if was_there { "is down" } else { "was not up" });
+            eprintln!(
+                "{name} {}",
+                if was_there { "is down" } else { "was not up" }
+            );
         }
         Action::List => {
             for name in local_cluster::names()? {
                 match Cluster::attach(&name) {
-                    Ok(cluster) => println!("{name}\t{:?}\t{}", cluster.tier(), cluster.kubeconfig().display()),
+                    Ok(cluster) => println!(
+                        "{name}\t{:?}\t{}",
+                        cluster.tier(),
+                        cluster.kubeconfig().display()
+                    ),
                     Err(_) => println!("{name}\t-\tnot a cluster that is up"),
                 }
             }
@@ -131,7 +138,10 @@ fn act(action: Action) -> anyhow::Result<()> {
             eprintln!("all is in {}", cache.root().display());
         }
         Action::Image { file, context, tag } => {
-            println!("{}", images::build(&Cache::open()?, &file, &context, &tag)?.display());
+            println!(
+                "{}",
+                images::build(&Cache::open()?, &file, &context, &tag)?.display()
+            );
         }
         Action::RabbitmqImage => println!("{}", images::rabbitmq(&Cache::open()?)?.display()),
         Action::LoadImage { archives, name } => {
@@ -156,7 +166,10 @@ fn up(tier: Tier, name: String) -> anyhow::Result<()> {
         return Ok(());
     }
     take_down_when_interrupted(name.clone());
-    let cluster = Cluster::start_detached(&Options { tier, name: Some(name) })?;
+    let cluster = Cluster::start_detached(&Options {
+        tier,
+        name: Some(name),
+    })?;
     print_line(&cluster);
     Ok(())
 }
@@ -169,7 +182,9 @@ fn print_line(cluster: &Cluster) {
 fn take_down_when_interrupted(name: String) {
     std::thread::spawn(move || -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut hangup = signal(SignalKind::hangup())?;

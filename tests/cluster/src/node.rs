@@ -17,7 +17,11 @@ use crate::{
 pub(crate) const NAME: &str = "node";
 
 /// The node's own namespaces.
-pub(crate) const SPACES: Spaces = Spaces { mounts: true, network: true, host_name: false };
+pub(crate) const SPACES: Spaces = Spaces {
+    mounts: true,
+    network: true,
+    host_name: false,
+};
 
 /// The networks of a node, by the slot of its cluster.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +31,9 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(slot: u16) -> Self {
-        Self { slot: u8::try_from(slot).unwrap_or(u8::MAX) }
+        Self {
+            slot: u8::try_from(slot).unwrap_or(u8::MAX),
+        }
     }
 
     /// The machine's address on the link to the node; the API server listens there.
@@ -93,9 +99,16 @@ pub(crate) fn start_containerd(run: &Run, network: Network, prefix: Vec<String>)
     exec::write_private(&run.path("cni/10-pods.conflist"), format!("{cni:#}"))?;
     let config = run.path("containerd.toml");
     exec::write_private(&config, containerd_config(run.folder()))?;
-    let containerd = Program::new("containerd").prefix(prefix).arg("--config").arg(config.display().to_string());
+    let containerd = Program::new("containerd")
+        .prefix(prefix)
+        .arg("--config")
+        .arg(config.display().to_string());
     run.launch(Component::Containerd.name(), containerd)?;
-    run.wait(Component::Containerd.name(), "to answer `ctr version`", || exec::run(ctr(run).arg("version")).is_ok())
+    run.wait(
+        Component::Containerd.name(),
+        "to answer `ctr version`",
+        || exec::run(ctr(run).arg("version")).is_ok(),
+    )
 }
 
 fn containerd_config(folder: &Path) -> String {
@@ -129,7 +142,10 @@ state = "/run/containerd-state"
 
 fn ctr(run: &Run) -> Command {
     let mut command = Command::new("ctr");
-    command.arg("--address").arg(run.path("containerd.sock")).args(["--namespace", "k8s.io"]);
+    command
+        .arg("--address")
+        .arg(run.path("containerd.sock"))
+        .args(["--namespace", "k8s.io"]);
     command
 }
 
@@ -137,8 +153,20 @@ fn ctr(run: &Run) -> Command {
 pub(crate) fn load_image(run: &Run, archive: &Path, prefix: &[String]) -> Result<()> {
     // Unpacking mounts layers, so it has to happen where containerd lives.
     let mut command = Command::new(&prefix[0]);
-    command.args(&prefix[1..]).arg("ctr").arg("--address").arg(run.path("containerd.sock"));
-    command.args(["--namespace", "k8s.io", "images", "import", "--no-unpack=false"]).arg(archive);
+    command
+        .args(&prefix[1..])
+        .arg("ctr")
+        .arg("--address")
+        .arg(run.path("containerd.sock"));
+    command
+        .args([
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+            "--no-unpack=false",
+        ])
+        .arg(archive);
     exec::run(&mut command).map(drop)
 }
 
@@ -199,9 +227,17 @@ pub(crate) fn start_kubelet(
 }
 
 /// Starts the proxy that makes Services work.
-pub(crate) fn start_proxy(run: &Run, program: &Path, network: Network, prefix: Vec<String>) -> Result<()> {
+pub(crate) fn start_proxy(
+    run: &Run,
+    program: &Path,
+    network: Network,
+    prefix: Vec<String>,
+) -> Result<()> {
     let proxy = Program::new(program).prefix(prefix).args([
-        format!("--kubeconfig={}", run.path("kube-proxy.kubeconfig").display()),
+        format!(
+            "--kubeconfig={}",
+            run.path("kube-proxy.kubeconfig").display()
+        ),
         "--proxy-mode=nftables".to_owned(),
         format!("--cluster-cidr={}", network.pods()),
         format!("--hostname-override={NAME}"),
@@ -240,7 +276,8 @@ pub(crate) fn make_volumes(run: &Run, count: usize) -> Result<()> {
     for index in 0..count {
         let path = run.path(format!("volumes/{index:02}"));
         std::fs::create_dir_all(&path).file("create", &path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).file("change the mode of", &path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))
+            .file("change the mode of", &path)?;
     }
     Ok(())
 }

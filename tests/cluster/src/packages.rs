@@ -41,7 +41,10 @@ pub const IMAGES: &[Need] = &[need("buildah", "buildah"), need("cc", "gcc")];
 /// What builds root file systems.
 pub const ROOTFS: &[Need] = &[need("debootstrap", "debootstrap")];
 /// The machine's own RabbitMQ.
-pub const BROKER: &[Need] = &[need("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")];
+pub const BROKER: &[Need] = &[need(
+    "/usr/lib/rabbitmq/bin/rabbitmq-server",
+    "rabbitmq-server",
+)];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str = "#!/bin/sh\n# Made by local-cluster while it installs packages: they are to start no services.\nexit 101\n";
@@ -73,12 +76,18 @@ pub fn require_root(what: &str) -> Result<()> {
     if exec::is_root() {
         return Ok(());
     }
-    Err(Error::Machine(format!("{what} needs root, since it makes namespaces and mounts: run this as root, or with sudo")))
+    Err(Error::Machine(format!(
+        "{what} needs root, since it makes namespaces and mounts: run this as root, or with sudo"
+    )))
 }
 
 fn missing(needs: &[&[Need]]) -> Vec<&'static str> {
-    let mut packages: Vec<&'static str> =
-        needs.iter().flat_map(|list| list.iter()).filter(|need| find(need.file).is_none()).map(|need| need.package).collect();
+    let mut packages: Vec<&'static str> = needs
+        .iter()
+        .flat_map(|list| list.iter())
+        .filter(|need| find(need.file).is_none())
+        .map(|need| need.package)
+        .collect();
     packages.sort_unstable();
     packages.dedup();
     packages
@@ -89,7 +98,9 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin"]);
     // Joining an absolute path gives that path.
-    folders.map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+    folders
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file())
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -109,19 +120,25 @@ fn install(packages: &[&str]) -> Result<()> {
 
 fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
 fn lists_are_old() -> bool {
-    let Ok(entries) = std::fs::read_dir(LISTS) else { return true };
+    let Ok(entries) = std::fs::read_dir(LISTS) else {
+        return true;
+    };
     let newest = entries
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().contains("Release"))
         .filter_map(|entry| entry.metadata().ok()?.modified().ok())
         .max();
     newest.is_none_or(|time| {
-        SystemTime::now().duration_since(time).is_ok_and(|age| age > Duration::from_hours(24))
+        SystemTime::now()
+            .duration_since(time)
+            .is_ok_and(|age| age > Duration::from_hours(24))
     })
 }
 
@@ -139,7 +156,8 @@ impl Policy {
         let is_ours = std::fs::read_to_string(path).map_or(true, |text| text == POLICY_TEXT);
         if is_ours {
             std::fs::write(path, POLICY_TEXT).file("write", path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).file("write", path)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+                .file("write", path)?;
         }
         Ok(Self { is_ours })
     }
@@ -160,7 +178,11 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_named_and_once() {
-        let needs = [need("sh", "dash"), need("no-such-program", "nothing"), need("/no/such/file", "nothing")];
+        let needs = [
+            need("sh", "dash"),
+            need("no-such-program", "nothing"),
+            need("/no/such/file", "nothing"),
+        ];
         assert_eq!(missing(&[&needs, BASE_PRESENT]), ["nothing"]);
     }
 

@@ -26,24 +26,38 @@ pub(crate) struct Process {
 
 /// All processes of the run in `folder`.
 pub(crate) fn find(folder: &Path) -> Vec<Process> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some(Process { pid, part: part_of(pid, folder)? }))
+        .filter_map(|pid| {
+            Some(Process {
+                pid,
+                part: part_of(pid, folder)?,
+            })
+        })
         .collect()
 }
 
 /// The processes that play one part of the run.
 pub(crate) fn find_part(folder: &Path, part: &str) -> Vec<Process> {
-    find(folder).into_iter().filter(|process| process.part == part).collect()
+    find(folder)
+        .into_iter()
+        .filter(|process| process.part == part)
+        .collect()
 }
 
 /// Sends a signal, if the process still is the one that was found.
 pub(crate) fn signal(process: &Process, folder: &Path, signal: Signal) {
-    let Some(pid) = Pid::from_raw(process.pid) else { return };
+    let Some(pid) = Pid::from_raw(process.pid) else {
+        return;
+    };
     // The descriptor pins the process: what is read after it was opened is about the one that gets the signal.
-    let Ok(descriptor) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let Ok(descriptor) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
     if part_of(process.pid, folder).is_some() {
         // It may have ended by itself.
         let _ = rustix::process::pidfd_send_signal(&descriptor, signal);
@@ -67,9 +81,15 @@ fn part_of(pid: i32, folder: &Path) -> Option<String> {
 /// Whether an empty environment may be that of a process which is just replacing its program, when it has none for a moment.
 fn may_be_starting(stat: &str) -> bool {
     const KERNEL_THREAD: u64 = 0x0020_0000;
-    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let mut fields = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace();
     let is_dead = matches!(fields.next(), Some("Z" | "X") | None);
-    let flags: u64 = fields.nth(5).and_then(|field| field.parse().ok()).unwrap_or_default();
+    let flags: u64 = fields
+        .nth(5)
+        .and_then(|field| field.parse().ok())
+        .unwrap_or_default();
     !is_dead && flags & KERNEL_THREAD == 0
 }
 
@@ -77,7 +97,9 @@ fn part_in(environment: &[u8], folder: &Path) -> Option<String> {
     let mut run = None;
     let mut part = None;
     for entry in environment.split(|byte| *byte == 0) {
-        let Ok(entry) = std::str::from_utf8(entry) else { continue };
+        let Ok(entry) = std::str::from_utf8(entry) else {
+            continue;
+        };
         match entry.split_once('=') {
             Some((RUN, value)) => run = Some(value),
             Some((PART, value)) => part = Some(value),
@@ -101,13 +123,18 @@ fn start_time_in(stat: &str) -> Option<u64> {
 /// The process's id inside its innermost namespace.
 pub(crate) fn inner_pid(pid: i32) -> Option<i32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().last()?.parse().ok()
 }
 
 /// The name the process has now.
 pub(crate) fn name(pid: i32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -117,7 +144,10 @@ mod tests {
     #[test]
     fn a_process_of_another_run_is_not_ours() {
         let environment = b"A=b\0LOCAL_CLUSTER_RUN=/runs/one\0LOCAL_CLUSTER_PART=etcd\0";
-        assert_eq!(part_in(environment, Path::new("/runs/one")), Some("etcd".to_owned()));
+        assert_eq!(
+            part_in(environment, Path::new("/runs/one")),
+            Some("etcd".to_owned())
+        );
         assert_eq!(part_in(environment, Path::new("/runs/on")), None);
         assert_eq!(part_in(b"A=b\0", Path::new("/runs/one")), None);
     }

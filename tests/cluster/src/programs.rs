@@ -14,9 +14,14 @@ use crate::{
     steps::Steps,
 };
 
-const KUBERNETES: Module =
-    Module { go_mod: include_str!("../kubernetes/go.mod"), go_sum: include_str!("../kubernetes/go.sum") };
-const TOOLS: Module = Module { go_mod: include_str!("../tools/go.mod"), go_sum: include_str!("../tools/go.sum") };
+const KUBERNETES: Module = Module {
+    go_mod: include_str!("../kubernetes/go.mod"),
+    go_sum: include_str!("../kubernetes/go.sum"),
+};
+const TOOLS: Module = Module {
+    go_mod: include_str!("../tools/go.mod"),
+    go_sum: include_str!("../tools/go.sum"),
+};
 const INIT: &str = include_str!("../sandbox/init.c");
 
 #[derive(Debug, Clone, Copy)]
@@ -57,10 +62,21 @@ pub enum Tool {
 }
 
 /// What a control plane without nodes takes.
-pub(crate) const API: &[Tool] =
-    &[Tool::Init, Tool::KubeApiserver, Tool::Etcd, Tool::KubeControllerManager, Tool::Kubectl, Tool::Helm];
+pub(crate) const API: &[Tool] = &[
+    Tool::Init,
+    Tool::KubeApiserver,
+    Tool::Etcd,
+    Tool::KubeControllerManager,
+    Tool::Kubectl,
+    Tool::Helm,
+];
 /// What a node takes besides.
-pub(crate) const NODE: &[Tool] = &[Tool::Kubelet, Tool::KubeProxy, Tool::KubeScheduler, Tool::Coredns];
+pub(crate) const NODE: &[Tool] = &[
+    Tool::Kubelet,
+    Tool::KubeProxy,
+    Tool::KubeScheduler,
+    Tool::Coredns,
+];
 
 impl Tool {
     /// The program's file name.
@@ -89,7 +105,11 @@ impl Tool {
     }
 
     fn module(self) -> Module {
-        if matches!(self, Self::Helm | Self::Coredns) { TOOLS } else { KUBERNETES }
+        if matches!(self, Self::Helm | Self::Coredns) {
+            TOOLS
+        } else {
+            KUBERNETES
+        }
     }
 
     /// Without them Helm and the checks of version skew see v0.0.0.
@@ -116,7 +136,15 @@ impl Tool {
             return Key::new("init", &[INIT]);
         }
         let module = self.module();
-        Key::new(self.name(), &[module.go_mod, module.go_sum, &self.package(), &self.linker_flags()])
+        Key::new(
+            self.name(),
+            &[
+                module.go_mod,
+                module.go_sum,
+                &self.package(),
+                &self.linker_flags(),
+            ],
+        )
     }
 
     /// Where the person has set an assets folder, as the tests of other operators take it, what is there is used.
@@ -173,7 +201,12 @@ fn build_init(folder: &Path) -> Result<()> {
     packages::ensure(&[packages::BASE])?;
     let source = folder.join("init.c");
     std::fs::write(&source, INIT).file("write", &source)?;
-    exec::run(Command::new("cc").args(["-Os", "-static", "-s", "-o"]).arg(folder.join("init")).arg(&source))?;
+    exec::run(
+        Command::new("cc")
+            .args(["-Os", "-static", "-s", "-o"])
+            .arg(folder.join("init"))
+            .arg(&source),
+    )?;
     Ok(())
 }
 

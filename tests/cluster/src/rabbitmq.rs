@@ -30,10 +30,22 @@ use crate::{
 const PART: &str = "rabbitmq";
 const DATA: &str = "var/lib/rabbitmq";
 const PATH: &str = "/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const SPACES: Spaces = Spaces { mounts: true, network: true, host_name: true };
+const SPACES: Spaces = Spaces {
+    mounts: true,
+    network: true,
+    host_name: true,
+};
 /// What programs read of the base's `/etc`.
-const ETC: [&str; 8] =
-    ["alternatives", "passwd", "group", "nsswitch.conf", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"];
+const ETC: [&str; 8] = [
+    "alternatives",
+    "passwd",
+    "group",
+    "nsswitch.conf",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+];
 
 /// Which RabbitMQ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,10 +122,26 @@ impl RabbitMq {
         let root = run.path("root");
         let user = make_root(&root, base, &init, &options.name, address)?;
         let setup = setup(base, &root, &options.name);
-        let hold = sandbox::start(&run, &Plan { spaces: SPACES, init, setup, root: Some(root), tied: true })?;
+        let hold = sandbox::start(
+            &run,
+            &Plan {
+                spaces: SPACES,
+                init,
+                setup,
+                root: Some(root),
+                tied: true,
+            },
+        )?;
         let link = record.link.unwrap_or_default();
         sandbox::connect(&run, &link, &outside.to_string(), &address.to_string(), &[])?;
-        let broker = Self { run, options, address, user, log_start: AtomicU64::new(0), _hold: hold };
+        let broker = Self {
+            run,
+            options,
+            address,
+            user,
+            log_start: AtomicU64::new(0),
+            _hold: hold,
+        };
         broker.update_files(&broker.options.files)?;
         broker.start_again()?;
         Ok(broker)
@@ -137,11 +165,13 @@ impl RabbitMq {
     /// Waits until it has started with all its plugins; an error shows the end of its log.
     pub fn wait_ready(&self, limit: Duration) -> Result<()> {
         let start = usize::try_from(self.log_start.load(Ordering::Relaxed)).unwrap_or_default();
-        self.run.wait_for(PART, "to say that its start is complete", limit, || {
-            let log = std::fs::read(self.log()).unwrap_or_default();
-            let text = String::from_utf8_lossy(log.get(start..).unwrap_or_default());
-            text.contains("Server startup complete") || text.contains("Starting broker... completed")
-        })
+        self.run
+            .wait_for(PART, "to say that its start is complete", limit, || {
+                let log = std::fs::read(self.log()).unwrap_or_default();
+                let text = String::from_utf8_lossy(log.get(start..).unwrap_or_default());
+                text.contains("Server startup complete")
+                    || text.contains("Starting broker... completed")
+            })
     }
 
     /// Ends it at once (SIGKILL).
@@ -164,7 +194,9 @@ impl RabbitMq {
     /// Forgets all data; only while it is stopped.
     pub fn wipe_data(&self) -> Result<()> {
         if self.is_running() {
-            return Err(Error::Machine("a running broker's data cannot be wiped: stop it first".into()));
+            return Err(Error::Machine(
+                "a running broker's data cannot be wiped: stop it first".into(),
+            ));
         }
         let data = self.run.path("root").join(DATA);
         for entry in std::fs::read_dir(&data).file("read", &data)?.flatten() {
@@ -183,8 +215,10 @@ impl RabbitMq {
             // Renamed into place, as a kubelet does: nobody reads half a file.
             let partial = folder.join(".partial");
             std::fs::write(&partial, content).file("write", &partial)?;
-            std::os::unix::fs::chown(&partial, Some(0), Some(self.user.gid)).file("change the owner of", &partial)?;
-            std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o640)).file("change the mode of", &partial)?;
+            std::os::unix::fs::chown(&partial, Some(0), Some(self.user.gid))
+                .file("change the owner of", &partial)?;
+            std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o640))
+                .file("change the mode of", &partial)?;
             std::fs::rename(&partial, &target).file("write", &target)?;
         }
         Ok(())
@@ -194,7 +228,9 @@ impl RabbitMq {
     pub fn rabbitmqctl(&self, args: &[&str]) -> Result<String> {
         let program = self.program("rabbitmqctl")?.args(args.iter().copied());
         let mut command = self.run.command("rabbitmqctl", &program)?;
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
         exec::run(&mut command)
     }
 
@@ -208,8 +244,15 @@ impl RabbitMq {
             "--clear-groups".to_owned(),
             name.to_owned(),
         ]);
-        let defaults = [("HOME", "/var/lib/rabbitmq"), ("PATH", PATH), ("LANG", "C.UTF-8"), ("RABBITMQ_LOGS", "-")];
-        program.env = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let defaults = [
+            ("HOME", "/var/lib/rabbitmq"),
+            ("PATH", PATH),
+            ("LANG", "C.UTF-8"),
+            ("RABBITMQ_LOGS", "-"),
+        ];
+        program.env = defaults
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec();
         program.env.extend(self.options.env.iter().cloned());
         Ok(program)
     }
@@ -226,20 +269,37 @@ impl Drop for RabbitMq {
 /// The machine's and the broker's end of the link.
 fn addresses(slot: u16) -> (Ipv4Addr, Ipv4Addr) {
     let [high, low] = (slot * 4).to_be_bytes();
-    (Ipv4Addr::new(10, 231, high, low + 1), Ipv4Addr::new(10, 231, high, low + 2))
+    (
+        Ipv4Addr::new(10, 231, high, low + 1),
+        Ipv4Addr::new(10, 231, high, low + 2),
+    )
 }
 
 /// A path inside the root folder; refused when it would lead out of it.
 fn place(root: &Path, path: &str) -> Result<PathBuf> {
-    let relative = path.strip_prefix('/').filter(|rest| !rest.split('/').any(|part| matches!(part, "" | "." | "..")));
-    relative
-        .map(|relative| root.join(relative))
-        .ok_or_else(|| Error::Machine(format!("`{path}` is no file's path in a container: begin it with `/`")))
+    let relative = path
+        .strip_prefix('/')
+        .filter(|rest| !rest.split('/').any(|part| matches!(part, "" | "." | "..")));
+    relative.map(|relative| root.join(relative)).ok_or_else(|| {
+        Error::Machine(format!(
+            "`{path}` is no file's path in a container: begin it with `/`"
+        ))
+    })
 }
 
 /// Lays out the root folder: the base's programs come by a mount, the rest is the broker's own.
 fn make_root(root: &Path, base: &Path, init: &Path, name: &str, address: Ipv4Addr) -> Result<User> {
-    for folder in ["usr", "etc/rabbitmq", "proc", "dev", "tmp", "run", DATA, "var/log/rabbitmq", "var/tmp"] {
+    for folder in [
+        "usr",
+        "etc/rabbitmq",
+        "proc",
+        "dev",
+        "tmp",
+        "run",
+        DATA,
+        "var/log/rabbitmq",
+        "var/tmp",
+    ] {
         let path = root.join(folder);
         std::fs::create_dir_all(&path).file("create", path)?;
     }
@@ -250,11 +310,17 @@ fn make_root(root: &Path, base: &Path, init: &Path, name: &str, address: Ipv4Add
     std::fs::copy(init, root.join("init")).file("copy", init)?;
     for entry in ETC.map(|entry| base.join("etc").join(entry)) {
         if entry.exists() {
-            exec::run(Command::new("cp").arg("--archive").arg(&entry).arg(root.join("etc")))?;
+            exec::run(
+                Command::new("cp")
+                    .arg("--archive")
+                    .arg(&entry)
+                    .arg(root.join("etc")),
+            )?;
         }
     }
     let hosts = root.join("etc/hosts");
-    std::fs::write(&hosts, format!("127.0.0.1 localhost\n{address} {name}\n")).file("write", &hosts)?;
+    std::fs::write(&hosts, format!("127.0.0.1 localhost\n{address} {name}\n"))
+        .file("write", &hosts)?;
     let accounts = root.join("etc/passwd");
     let text = std::fs::read_to_string(&accounts).file("read", &accounts)?;
     let user = account(&text).ok_or_else(|| {
@@ -262,17 +328,24 @@ fn make_root(root: &Path, base: &Path, init: &Path, name: &str, address: Ipv4Add
     })?;
     for folder in [DATA, "var/log/rabbitmq", "etc/rabbitmq"] {
         let path = root.join(folder);
-        std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid)).file("change the owner of", path)?;
+        std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid))
+            .file("change the owner of", path)?;
     }
     let everyone = std::fs::Permissions::from_mode(0o1777);
-    std::fs::set_permissions(root.join("tmp"), everyone).file("change the mode of", root.join("tmp"))?;
+    std::fs::set_permissions(root.join("tmp"), everyone)
+        .file("change the mode of", root.join("tmp"))?;
     Ok(user)
 }
 
 fn account(passwd: &str) -> Option<User> {
-    let line = passwd.lines().find_map(|line| line.strip_prefix("rabbitmq:"))?;
+    let line = passwd
+        .lines()
+        .find_map(|line| line.strip_prefix("rabbitmq:"))?;
     let mut fields = line.split(':').skip(1);
-    Some(User { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+    Some(User {
+        uid: fields.next()?.parse().ok()?,
+        gid: fields.next()?.parse().ok()?,
+    })
 }
 
 fn setup(base: &Path, root: &Path, name: &str) -> String {
@@ -293,14 +366,23 @@ mod tests {
 
     #[test]
     fn links_do_not_overlap() {
-        assert_eq!(addresses(0), (Ipv4Addr::new(10, 231, 0, 1), Ipv4Addr::new(10, 231, 0, 2)));
-        assert_eq!(addresses(65), (Ipv4Addr::new(10, 231, 1, 5), Ipv4Addr::new(10, 231, 1, 6)));
+        assert_eq!(
+            addresses(0),
+            (Ipv4Addr::new(10, 231, 0, 1), Ipv4Addr::new(10, 231, 0, 2))
+        );
+        assert_eq!(
+            addresses(65),
+            (Ipv4Addr::new(10, 231, 1, 5), Ipv4Addr::new(10, 231, 1, 6))
+        );
     }
 
     #[test]
     fn a_file_cannot_leave_the_root() {
         let root = Path::new("/run/root");
-        assert_eq!(place(root, "/etc/rabbitmq/a").unwrap(), Path::new("/run/root/etc/rabbitmq/a"));
+        assert_eq!(
+            place(root, "/etc/rabbitmq/a").unwrap(),
+            Path::new("/run/root/etc/rabbitmq/a")
+        );
         for path in ["etc/a", "/../etc/passwd", "/etc/../../a", "/", "//etc/a"] {
             assert!(place(root, path).is_err(), "{path} was accepted");
         }
@@ -308,7 +390,8 @@ mod tests {
 
     #[test]
     fn the_account_is_read_from_passwd() {
-        let passwd = "root:x:0:0::/:/bin/sh\nrabbitmq:x:103:106::/var/lib/rabbitmq:/usr/sbin/nologin\n";
+        let passwd =
+            "root:x:0:0::/:/bin/sh\nrabbitmq:x:103:106::/var/lib/rabbitmq:/usr/sbin/nologin\n";
         assert_eq!(account(passwd), Some(User { uid: 103, gid: 106 }));
     }
 }

@@ -53,7 +53,10 @@ impl Owner {
     /// This process.
     pub(crate) fn this() -> Self {
         let pid = std::process::id();
-        Self { pid, start: processes::start_time(pid).unwrap_or_default() }
+        Self {
+            pid,
+            start: processes::start_time(pid).unwrap_or_default(),
+        }
     }
 
     fn lives(self) -> bool {
@@ -73,7 +76,10 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), ..Self::default() }
+        Self {
+            path: path.into(),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn arg(mut self, arg: impl Into<String>) -> Self {
@@ -96,10 +102,14 @@ impl Program {
 pub(crate) fn root() -> Result<PathBuf> {
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
     let user = rustix::process::geteuid().as_raw();
-    let path = std::env::var_os("VOLTTRON_RUNS")
-        .map_or_else(|| PathBuf::from(format!("/var/tmp/local-cluster-{user}")), PathBuf::from);
+    let path = std::env::var_os("VOLTTRON_RUNS").map_or_else(
+        || PathBuf::from(format!("/var/tmp/local-cluster-{user}")),
+        PathBuf::from,
+    );
     match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).file("create", &path)?,
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).file("create", &path)?
+        }
         _ => {}
     }
     // Another user may have been quicker in a folder that all may write to.
@@ -114,7 +124,11 @@ pub(crate) fn root() -> Result<PathBuf> {
 }
 
 fn lock(path: &Path) -> Result<File> {
-    let file = File::options().create(true).append(true).open(path).file("open", path)?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .file("open", path)?;
     file.lock().file("lock", path)?;
     Ok(file)
 }
@@ -137,22 +151,37 @@ impl Run {
     pub(crate) fn create(name: &str, fill: impl Fn(u16) -> Record) -> Result<Self> {
         let root = root()?;
         let _lock = lock(&root.join("lock"))?;
-        let run = Self { folder: root.join(name) };
+        let run = Self {
+            folder: root.join(name),
+        };
         if run.folder.exists() {
             return Err(Error::Exists(name.to_owned()));
         }
-        let taken: Vec<Record> = names()?.iter().filter_map(|name| Self { folder: root.join(name) }.record().ok()).collect();
+        let taken: Vec<Record> = names()?
+            .iter()
+            .filter_map(|name| {
+                Self {
+                    folder: root.join(name),
+                }
+                .record()
+                .ok()
+            })
+            .collect();
         let is_free = |record: &Record| match &record.link {
             Some(link) => {
                 !taken.iter().any(|other| other.link.as_ref() == Some(link))
                     && !Path::new("/sys/class/net").join(link).exists()
             }
-            None => !taken.iter().any(|other| other.link.is_none() && other.slot == record.slot),
+            None => !taken
+                .iter()
+                .any(|other| other.link.is_none() && other.slot == record.slot),
         };
         let record = (0..=u16::from(u8::MAX))
             .map(fill)
             .find(is_free)
-            .ok_or_else(|| Error::Machine("256 runs exist already: take some down with `cluster down`".into()))?;
+            .ok_or_else(|| {
+                Error::Machine("256 runs exist already: take some down with `cluster down`".into())
+            })?;
         std::fs::create_dir_all(run.logs()).file("create", run.logs())?;
         run.save("record.json", &record)?;
         Ok(run)
@@ -165,7 +194,11 @@ impl Run {
     }
 
     pub(crate) fn name(&self) -> String {
-        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -182,7 +215,10 @@ impl Run {
 
     pub(crate) fn save(&self, file: &str, value: &impl Serialize) -> Result<()> {
         let path = self.path(file);
-        let text = serde_json::to_string_pretty(value).map_err(|source| Error::Record { path: path.clone(), source })?;
+        let text = serde_json::to_string_pretty(value).map_err(|source| Error::Record {
+            path: path.clone(),
+            source,
+        })?;
         let partial = self.path(format!("{file}.partial"));
         exec::write_private(&partial, text)?;
         std::fs::rename(&partial, &path).file("write", path)
@@ -197,13 +233,18 @@ impl Run {
     /// Whether the process it belongs to is gone, so that nobody will take it down.
     pub(crate) fn is_orphan(&self) -> bool {
         // A folder without a record was left between the two: nothing was started from it.
-        self.record().map_or(true, |record| record.owner.is_some_and(|owner| !owner.lives()))
+        self.record().map_or(true, |record| {
+            record.owner.is_some_and(|owner| !owner.lives())
+        })
     }
 
     /// Lets the run outlive this process.
     pub(crate) fn detach(&self) -> Result<()> {
         let _lock = self.guard()?;
-        let record = Record { owner: None, ..self.record()? };
+        let record = Record {
+            owner: None,
+            ..self.record()?
+        };
         self.save("record.json", &record)
     }
 
@@ -248,7 +289,11 @@ impl Run {
             None => Command::new(&program.path),
         };
         let path = self.log(part);
-        let log = File::options().create(true).append(true).open(&path).file("open", &path)?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .file("open", &path)?;
         let copy = log.try_clone().file("open", &path)?;
         command
             .args(&program.args)
@@ -264,10 +309,19 @@ impl Run {
     /// Starts a program that no terminal and no parent can end.
     pub(crate) fn launch(&self, part: &str, mut program: Program) -> Result<()> {
         let _lock = self.guard()?;
-        program.prefix.extend(["setsid".to_owned(), "--fork".to_owned()]);
+        program
+            .prefix
+            .extend(["setsid".to_owned(), "--fork".to_owned()]);
         let mut command = self.command(part, &program)?;
-        let status = command.status().map_err(|source| Error::Spawn { program: part.to_owned(), source })?;
-        if status.success() { Ok(()) } else { Err(self.ended(part)) }
+        let status = command.status().map_err(|source| Error::Spawn {
+            program: part.to_owned(),
+            source,
+        })?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(self.ended(part))
+        }
     }
 
     pub(crate) fn is_running(&self, part: &str) -> bool {
@@ -291,7 +345,10 @@ impl Run {
                 return Ok(());
             }
         }
-        Err(Error::Leftover(format!("{part} of {} does not end even by SIGKILL", self.name())))
+        Err(Error::Leftover(format!(
+            "{part} of {} does not end even by SIGKILL",
+            self.name()
+        )))
     }
 
     /// Waits until a part does what it should, or ends, or the time is over.
@@ -312,7 +369,11 @@ impl Run {
         exec::wait_until(limit, || {
             is_ready = check();
             // A process can be overlooked in the moment it replaces its program.
-            missed = if is_ready || self.is_running(part) { 0 } else { missed + 1 };
+            missed = if is_ready || self.is_running(part) {
+                0
+            } else {
+                missed + 1
+            };
             is_ready || missed == ABSENCES
         });
         if is_ready {
@@ -324,12 +385,22 @@ impl Run {
         } else {
             let log = self.log(part);
             let tail = exec::tail(&log);
-            Err(Error::NotReady { part: part.into(), wanted: wanted.into(), seconds: limit.as_secs(), log, tail })
+            Err(Error::NotReady {
+                part: part.into(),
+                wanted: wanted.into(),
+                seconds: limit.as_secs(),
+                log,
+                tail,
+            })
         }
     }
 
     fn ended(&self, part: &str) -> Error {
         let log = self.log(part);
-        Error::Ended { part: part.to_owned(), tail: exec::tail(&log), log }
+        Error::Ended {
+            part: part.to_owned(),
+            tail: exec::tail(&log),
+            log,
+        }
     }
 }

@@ -82,12 +82,20 @@ pub(crate) fn start(run: &Run, plan: &Plan) -> Result<Hold> {
     if plan.tied {
         command.stdin(Stdio::piped());
     }
-    let mut child = command.spawn().map_err(|source| Error::Spawn { program: "unshare".into(), source })?;
+    let mut child = command.spawn().map_err(|source| Error::Spawn {
+        program: "unshare".into(),
+        source,
+    })?;
     drop(lock);
     let stdin = child.stdin.take();
-    let hold = Hold { child: Mutex::new(child), _stdin: stdin };
+    let hold = Hold {
+        child: Mutex::new(child),
+        _stdin: stdin,
+    };
     // A child that has ended and was not waited for has no environment: it counts as gone.
-    run.wait_for(PART, "its namespaces made", Duration::from_secs(20), || find(run).is_some())?;
+    run.wait_for(PART, "its namespaces made", Duration::from_secs(20), || {
+        find(run).is_some()
+    })?;
     Ok(hold)
 }
 
@@ -106,21 +114,46 @@ pub(crate) fn enter(run: &Run, spaces: Spaces) -> Result<Vec<String>> {
         log: run.log(PART),
         tail: exec::tail(&run.log(PART)),
     })?;
-    let mut words: Vec<String> = ["nsenter", "--target", &pid.to_string(), "--pid"].map(str::to_owned).to_vec();
-    let optional = [(spaces.mounts, "--mount"), (spaces.network, "--net"), (spaces.host_name, "--uts")];
-    words.extend(optional.iter().filter(|(wanted, _)| *wanted).map(|(_, word)| (*word).to_owned()));
+    let mut words: Vec<String> = ["nsenter", "--target", &pid.to_string(), "--pid"]
+        .map(str::to_owned)
+        .to_vec();
+    let optional = [
+        (spaces.mounts, "--mount"),
+        (spaces.network, "--net"),
+        (spaces.host_name, "--uts"),
+    ];
+    words.extend(
+        optional
+            .iter()
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, word)| (*word).to_owned()),
+    );
     Ok(words)
 }
 
 /// Joins the machine's and the sandbox's network by a pair of interfaces; the inner one is `eth0`.
-pub(crate) fn connect(run: &Run, link: &str, outside: &str, inside: &str, routes: &[String]) -> Result<()> {
+pub(crate) fn connect(
+    run: &Run,
+    link: &str,
+    outside: &str,
+    inside: &str,
+    routes: &[String],
+) -> Result<()> {
     let _lock = run.guard()?;
     let pid = find(run).unwrap_or_default().to_string();
-    let ip = |line: &str| exec::run(std::process::Command::new("ip").args(line.split(' '))).map(drop);
+    let ip =
+        |line: &str| exec::run(std::process::Command::new("ip").args(line.split(' '))).map(drop);
     let inner = |line: &str| {
-        exec::run(std::process::Command::new("nsenter").args(["--target", &pid, "--net", "ip"]).args(line.split(' '))).map(drop)
+        exec::run(
+            std::process::Command::new("nsenter")
+                .args(["--target", &pid, "--net", "ip"])
+                .args(line.split(' ')),
+        )
+        .map(drop)
     };
-    ip(&format!("link add {link} type veth peer name eth0 netns {pid}"))?;
+    ip(&format!(
+        "link add {link} type veth peer name eth0 netns {pid}"
+    ))?;
     ip(&format!("address add {outside}/30 dev {link}"))?;
     ip(&format!("link set {link} up"))?;
     inner("link set lo up")?;

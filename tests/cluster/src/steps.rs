@@ -16,14 +16,22 @@ impl Steps {
     /// So many builds are ahead.
     pub fn of(total: usize) -> Self {
         if total > 0 {
-            eprintln!("building {total} missing part(s), once (a whole node: about ten minutes on two cores)");
+            eprintln!(
+                "building {total} missing part(s), once (a whole node: about ten minutes on two cores)"
+            );
         }
-        Self { total, done: AtomicUsize::new(0) }
+        Self {
+            total,
+            done: AtomicUsize::new(0),
+        }
     }
 
     /// Nothing is printed.
     pub fn silent() -> Self {
-        Self { total: 0, done: AtomicUsize::new(0) }
+        Self {
+            total: 0,
+            done: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn begin(&self, name: &str) {

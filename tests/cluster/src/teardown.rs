@@ -49,7 +49,9 @@ pub(crate) fn take_down(run: &Run) -> Result<()> {
     }
     unmount_below(run.folder())?;
     // Two that take down at once remove each other's entries: only what is left counts.
-    if exec::wait_until(Duration::from_secs(10), || cache::remove(run.folder()).is_ok() && !run.folder().exists()) {
+    if exec::wait_until(Duration::from_secs(10), || {
+        cache::remove(run.folder()).is_ok() && !run.folder().exists()
+    }) {
         Ok(())
     } else {
         cache::remove(run.folder())
@@ -74,7 +76,11 @@ fn end_processes(run: &Run) -> Result<()> {
         .into_iter()
         .map(|process| format!("{} ({})", process.pid, process.part))
         .collect();
-    Err(Error::Leftover(format!("processes of {} do not end: {}", run.name(), left.join(", "))))
+    Err(Error::Leftover(format!(
+        "processes of {} do not end: {}",
+        run.name(),
+        left.join(", ")
+    )))
 }
 
 /// The kernel removes the pair with the namespace of its other end, a moment after the last process there.
@@ -82,23 +88,37 @@ fn remove_link(link: &str) -> Result<()> {
     let exists = || Path::new("/sys/class/net").join(link).exists();
     let is_gone = exec::wait_until(Duration::from_secs(5), || {
         // Fails when the kernel was quicker.
-        !exists() || exec::run(Command::new("ip").args(["link", "delete", link])).is_ok() && !exists()
+        !exists()
+            || exec::run(Command::new("ip").args(["link", "delete", link])).is_ok() && !exists()
     });
-    if is_gone { Ok(()) } else { Err(Error::Leftover(format!("the interface {link} does not go away"))) }
+    if is_gone {
+        Ok(())
+    } else {
+        Err(Error::Leftover(format!(
+            "the interface {link} does not go away"
+        )))
+    }
 }
 
 /// Containers' groups outlive their processes, in every hierarchy.
 fn remove_cgroups(name: &str) -> Result<()> {
     let mut roots = vec![PathBuf::from(CGROUPS).join(name)];
     if let Ok(hierarchies) = std::fs::read_dir(CGROUPS) {
-        roots.extend(hierarchies.flatten().map(|hierarchy| hierarchy.path().join(name)));
+        roots.extend(
+            hierarchies
+                .flatten()
+                .map(|hierarchy| hierarchy.path().join(name)),
+        );
     }
     for root in roots {
         if !exec::wait_until(Duration::from_secs(10), || {
             remove_group(&root);
             !root.exists()
         }) {
-            return Err(Error::Leftover(format!("the control group {} does not go away", root.display())));
+            return Err(Error::Leftover(format!(
+                "the control group {} does not go away",
+                root.display()
+            )));
         }
     }
     Ok(())
@@ -107,7 +127,10 @@ fn remove_cgroups(name: &str) -> Result<()> {
 /// A group is removed as a folder; the files in it are the kernel's.
 fn remove_group(group: &Path) {
     if let Ok(entries) = std::fs::read_dir(group) {
-        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        for entry in entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        {
             remove_group(&entry.path());
         }
     }
@@ -121,7 +144,10 @@ fn unmount_below(folder: &Path) -> Result<()> {
         exec::run(Command::new("umount").arg("--lazy").arg(&mount))?;
     }
     match mounts_below(&mounts(), folder).first() {
-        Some(mount) => Err(Error::Leftover(format!("{} stays mounted", mount.display()))),
+        Some(mount) => Err(Error::Leftover(format!(
+            "{} stays mounted",
+            mount.display()
+        ))),
         None => Ok(()),
     }
 }
@@ -152,7 +178,10 @@ mod tests {
         let found = mounts_below(mountinfo, Path::new("/var/tmp/runs/one"));
         assert_eq!(
             found,
-            [PathBuf::from("/var/tmp/runs/one/kubelet/a b"), PathBuf::from("/var/tmp/runs/one/kubelet")]
+            [
+                PathBuf::from("/var/tmp/runs/one/kubelet/a b"),
+                PathBuf::from("/var/tmp/runs/one/kubelet")
+            ]
         );
     }
 }

@@ -9,7 +9,10 @@ fn options(name: &str, base: Base) -> RabbitMqOptions {
     RabbitMqOptions {
         name: name.to_owned(),
         files: vec![
-            file("/etc/rabbitmq/rabbitmq.conf", "listeners.tcp.default = 5672\n"),
+            file(
+                "/etc/rabbitmq/rabbitmq.conf",
+                "listeners.tcp.default = 5672\n",
+            ),
             file("/etc/rabbitmq/enabled_plugins", "[rabbitmq_management]."),
             file("/etc/volttron/extra/note", "kept"),
         ],
@@ -31,12 +34,22 @@ fn a_broker_keeps_its_data_when_killed_and_loses_it_when_wiped() {
     assert!(TcpStream::connect((broker.address(), 5672)).is_err());
     broker.start_again().unwrap();
     broker.wait_ready(LIMIT).unwrap();
-    assert!(broker.rabbitmqctl(&["list_vhosts"]).unwrap().contains("kept"));
+    assert!(
+        broker
+            .rabbitmqctl(&["list_vhosts"])
+            .unwrap()
+            .contains("kept")
+    );
     broker.stop().unwrap();
     broker.wipe_data().unwrap();
     broker.start_again().unwrap();
     broker.wait_ready(LIMIT).unwrap();
-    assert!(!broker.rabbitmqctl(&["list_vhosts"]).unwrap().contains("kept"));
+    assert!(
+        !broker
+            .rabbitmqctl(&["list_vhosts"])
+            .unwrap()
+            .contains("kept")
+    );
 }
 
 #[test]
@@ -68,6 +81,12 @@ fn a_childs_names_can_be_changed_while_it_runs() {
     hosts.set(&[("broker.test", [10, 0, 0, 2].into())]).unwrap();
     drop(child.stdin.take());
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    assert!(output.starts_with("10.0.0.1") && output.contains("10.0.0.2"), "{output}");
-    assert!(output.contains(&format!("pid {pid}")), "the child is the program itself: {output}");
+    assert!(
+        output.starts_with("10.0.0.1") && output.contains("10.0.0.2"),
+        "{output}"
+    );
+    assert!(
+        output.contains(&format!("pid {pid}")),
+        "the child is the program itself: {output}"
+    );
 }
