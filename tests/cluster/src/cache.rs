@@ -32,6 +32,7 @@ pub struct Key {
 
 impl Key {
     /// A key from the component's name and all that pins its content.
+    #[must_use]
     pub fn new(name: &str, pins: &[&str]) -> Self {
         let mut digest = Sha256::new();
         for pin in pins {
@@ -47,11 +48,13 @@ impl Key {
     }
 
     /// The component's name.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The hash, in hexadecimal digits.
+    #[must_use]
     pub fn hash(&self) -> &str {
         &self.hash
     }
@@ -73,22 +76,24 @@ impl Cache {
                     "neither VOLTTRON_CACHE nor HOME is set: set VOLTTRON_CACHE to a folder".into(),
                 )
             })?;
-        Self::at(root)
+        Self::at(&root)
     }
 
     /// A cache in the given folder.
-    pub fn at(root: PathBuf) -> Result<Self> {
-        std::fs::create_dir_all(&root).file("create", &root)?;
-        let root = root.canonicalize().file("resolve", &root)?;
+    pub fn at(root: &Path) -> Result<Self> {
+        std::fs::create_dir_all(root).file("create", root)?;
+        let root = root.canonicalize().file("resolve", root)?;
         Ok(Self { root })
     }
 
     /// The folder itself.
+    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// The component's folder, when it has been built.
+    #[must_use]
     pub fn find(&self, key: &Key) -> Option<PathBuf> {
         let path = self.root.join(&key.name).join(&key.hash);
         path.is_dir().then_some(path)
@@ -164,7 +169,7 @@ mod tests {
     #[test]
     fn a_component_is_built_once() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().to_owned()).unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
         let key = Key::new("thing", &["1"]);
         let built = cache
             .component(&key, &Steps::silent(), |partial| {
@@ -181,7 +186,7 @@ mod tests {
     #[test]
     fn a_build_that_failed_leaves_no_component() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().to_owned()).unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
         let key = Key::new("thing", &["1"]);
         let fault = cache.component(&key, &Steps::silent(), |partial| {
             std::fs::write(partial.join("half"), "1").file("write", partial)?;

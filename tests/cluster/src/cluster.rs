@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     exec, images,
     node::{self, Network},
-    packages, programs,
+    packages, processes, programs,
     programs::Tool,
     runs::{self, Owner, Record, Run},
     sandbox::{self, Hold, Plan, Spaces},
@@ -49,6 +49,7 @@ pub struct Options {
 
 impl Options {
     /// The API server's tier, under a name that nobody else has.
+    #[must_use]
     pub fn api() -> Self {
         Self {
             tier: Tier::Api,
@@ -57,6 +58,7 @@ impl Options {
     }
 
     /// A whole node, under a name that nobody else has.
+    #[must_use]
     pub fn node() -> Self {
         Self {
             tier: Tier::Node,
@@ -82,7 +84,7 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// Whether the cluster ends with this value.
     is_owned: bool,
-    _hold: Option<Hold>,
+    hold: Option<Hold>,
 }
 
 /// Builds or installs all that a tier needs, so that starting it takes seconds.
@@ -166,7 +168,8 @@ impl Cluster {
         let description: Description = run
             .load(DESCRIPTION)
             .map_err(|_| Error::NoSuchRun(name.to_owned()))?;
-        if !description.is_ready {
+        // After the machine was started anew there is a folder, and nothing that runs.
+        if !description.is_ready || processes::find(run.folder()).is_empty() {
             return Err(Error::NoSuchRun(name.to_owned()));
         }
         Ok(Self::new(run, description, Cache::open()?, false))
@@ -182,7 +185,7 @@ impl Cluster {
             authority,
             kubeconfig,
             is_owned,
-            _hold: None,
+            hold: None,
         }
     }
 
@@ -244,7 +247,7 @@ impl Cluster {
         // Dropped on a fault, it would take down as well; the caller does that.
         let mut cluster = Self::new(run, description, cache, false);
         cluster.issue(network)?;
-        cluster._hold = cluster.make_sandbox(network, is_owned)?;
+        cluster.hold = cluster.make_sandbox(network, is_owned)?;
         cluster.start_control_plane()?;
         if tier == Tier::Node {
             cluster.start_node()?;
@@ -535,6 +538,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // The tie goes first: it ends the sandbox even if what follows fails.
+        if self.is_owned {
+            self.hold.take();
+        }
         if self.is_owned
             && let Err(error) = teardown::take_down(&self.run)
         {

@@ -31,6 +31,7 @@ pub enum Component {
 
 impl Component {
     /// The program's name, which is its log's name too.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",

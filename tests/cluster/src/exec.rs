@@ -12,6 +12,9 @@ use crate::error::{Context as _, Error, Result};
 /// Lines of a log that an error shows.
 const TAIL: usize = 25;
 
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// Runs a command to its end and returns what it printed on its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command
@@ -85,13 +88,15 @@ fn last_lines(text: &str) -> String {
 pub(crate) fn wait_until(limit: Duration, mut check: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
+        let began = Instant::now();
         if check() {
             return true;
         }
         if Instant::now() >= end {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        // Asking must not keep busy the processors that the answer needs.
+        std::thread::sleep((began.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
     }
 }
 
@@ -129,7 +134,11 @@ mod tests {
 
     #[test]
     fn only_the_end_of_a_long_log_is_shown() {
-        let text = (0..100).map(|n| format!("line {n}\n")).collect::<String>();
+        let lines: Vec<String> = (0..100).map(|n| format!("line {n}")).collect();
+        let text = lines.join(
+            "
+",
+        );
         let shown = last_lines(&text);
         assert_eq!(shown.lines().count(), TAIL);
         assert!(shown.ends_with("line 99"));

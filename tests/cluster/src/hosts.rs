@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    fmt::Write as _,
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -52,10 +53,10 @@ impl Hosts {
 
 fn render(machine: &str, names: &[(&str, IpAddr)]) -> String {
     // The first match counts, so ours come first.
-    let mut text: String = names
-        .iter()
-        .map(|(name, address)| format!("{address} {name}\n"))
-        .collect();
+    let mut text = String::new();
+    for (name, address) in names {
+        let _ = writeln!(text, "{address} {name}");
+    }
     text.push_str(machine);
     text
 }

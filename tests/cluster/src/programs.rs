@@ -80,6 +80,7 @@ pub(crate) const NODE: &[Tool] = &[
 
 impl Tool {
     /// The program's file name.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a component may take to become ready.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often in a row nothing is found before it counts as gone.
 pub(crate) const ABSENCES: u32 = 2;
@@ -108,7 +108,7 @@ pub(crate) fn root() -> Result<PathBuf> {
     );
     match std::fs::DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(error).file("create", &path)?
+            Err(error).file("create", &path)?;
         }
         _ => {}
     }
@@ -144,6 +144,17 @@ pub(crate) fn names() -> Result<Vec<String>> {
         .collect();
     names.sort();
     Ok(names)
+}
+
+/// The runs that nobody will take down.
+pub(crate) fn orphans() -> Result<Vec<Run>> {
+    let root = root()?;
+    // A run that is just being created has no record yet.
+    let _lock = lock(&root.join("lock"))?;
+    let runs = names()?.into_iter().map(|name| Run {
+        folder: root.join(name),
+    });
+    Ok(runs.filter(Run::is_orphan).collect())
 }
 
 impl Run {
@@ -230,12 +241,16 @@ impl Run {
         serde_json::from_str(&text).map_err(|source| Error::Record { path, source })
     }
 
-    /// Whether the process it belongs to is gone, so that nobody will take it down.
-    pub(crate) fn is_orphan(&self) -> bool {
-        // A folder without a record was left between the two: nothing was started from it.
-        self.record().map_or(true, |record| {
-            record.owner.is_some_and(|owner| !owner.lives())
-        })
+    /// Whether the process it belongs to is gone, or all of its own processes are, so that nobody will take it down.
+    fn is_orphan(&self) -> bool {
+        match self.record() {
+            Ok(Record {
+                owner: Some(owner), ..
+            }) => !owner.lives(),
+            Ok(Record { owner: None, .. }) => processes::find(&self.folder).is_empty(),
+            // Cut off between the folder and the record, nothing was started. A record that another version wrote is left alone.
+            Err(_) => !self.path("record.json").exists(),
+        }
     }
 
     /// Lets the run outlive this process.

@@ -45,15 +45,18 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Hold {
     child: Mutex<Child>,
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self._stdin.take();
-        if let Ok(child) = self.child.get_mut() {
-            // Ends at once when the sandbox does; a detached one must not be waited for.
-            let _ = child.try_wait();
+        if self.stdin.take().is_some()
+            && let Ok(child) = self.child.get_mut()
+        {
+            // The other end of the pipe is the sandbox's life: it ends now, and is not to stay a zombie.
+            exec::wait_until(Duration::from_secs(5), || {
+                !matches!(child.try_wait(), Ok(None))
+            });
         }
     }
 }
@@ -90,7 +93,7 @@ pub(crate) fn start(run: &Run, plan: &Plan) -> Result<Hold> {
     let stdin = child.stdin.take();
     let hold = Hold {
         child: Mutex::new(child),
-        _stdin: stdin,
+        stdin,
     };
     // A child that has ended and was not waited for has no environment: it counts as gone.
     run.wait_for(PART, "its namespaces made", Duration::from_secs(20), || {

@@ -14,6 +14,7 @@ pub struct Steps {
 
 impl Steps {
     /// So many builds are ahead.
+    #[must_use]
     pub fn of(total: usize) -> Self {
         if total > 0 {
             eprintln!(
@@ -27,6 +28,7 @@ impl Steps {
     }
 
     /// Nothing is printed.
+    #[must_use]
     pub fn silent() -> Self {
         Self {
             total: 0,

@@ -20,13 +20,9 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// Takes down every run whose owner is gone; returns their names.
 pub fn sweep() -> Result<Vec<String>> {
     let mut swept = Vec::new();
-    for name in runs::names()? {
-        if let Some(run) = Run::open(&name)?
-            && run.is_orphan()
-        {
-            take_down(&run)?;
-            swept.push(name);
-        }
+    for run in runs::orphans()? {
+        take_down(&run)?;
+        swept.push(run.name());
     }
     Ok(swept)
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use local_cluster::{Cluster, Component, Options, Tier, sweep};
 
 fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().expect("the program can be run");
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
