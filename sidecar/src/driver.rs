@@ -1,0 +1,428 @@
+//! Observes, asks [`state::next`], and does what it says.
+
+use crate::connection::address::Address;
+use crate::connection::{Target, backoff};
+use crate::credentials::Credentials;
+use crate::credentials::directory::Directory;
+use crate::report::{Metrics, Standing};
+use crate::request::file::Filer;
+use crate::request::key::AgentKey;
+use crate::request::watch::{Presence, Seen, object};
+use crate::request::{Pod, Wanted};
+use crate::settings::Settings;
+use crate::state::{Link, Next, Observed, Offer, Order, RequestFor, RequestSeen, State, next};
+use backon::ExponentialBackoff;
+use jiff::Timestamp;
+use kube::{Api, Client};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+use volttron_crds::{CommonName, InstanceName, VolttronCertRequest, VolttronInstance};
+
+/// A request that stood this long was no mishap: filing it again starts with short delays.
+const STOOD: Duration = Duration::from_secs(60);
+/// Everything is looked at this often, even where nothing was observed.
+const TICK: Duration = Duration::from_secs(30);
+
+/// Brings the agent from its key to its connection, and keeps it there.
+pub struct Driver {
+    settings: Settings,
+    home: InstanceName,
+    client: Client,
+    key: Arc<AgentKey>,
+    directory: Option<Directory>,
+    instance: watch::Receiver<Seen<VolttronInstance>>,
+    asked: Option<Asked>,
+    filing: Filing,
+    offered: Offered,
+    target: watch::Sender<Option<Arc<Target>>>,
+    link: watch::Receiver<Link>,
+    standing: watch::Sender<Standing>,
+    metrics: Metrics,
+}
+
+/// The ends of the channels between the driver and its surroundings.
+pub struct Channels {
+    /// What to connect to.
+    pub target: watch::Sender<Option<Arc<Target>>>,
+    /// How the connection is.
+    pub link: watch::Receiver<Link>,
+    /// Where the sidecar stands.
+    pub standing: watch::Sender<Standing>,
+    /// The metrics.
+    pub metrics: Metrics,
+}
+
+/// The request, and what is seen of it.
+struct Asked {
+    wanted: Wanted,
+    name: String,
+    request: watch::Receiver<Seen<VolttronCertRequest>>,
+}
+
+/// The attempts to file the request.
+struct Filing {
+    filer: Filer,
+    delays: ExponentialBackoff,
+    last: Instant,
+    not_before: Instant,
+    trouble: Option<String>,
+}
+
+/// What a connection could be opened with, as last put together, and from what.
+#[derive(Default)]
+struct Offered {
+    material: Option<Material>,
+    made: Option<Result<Arc<Target>, String>>,
+}
+
+/// The texts a connection is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Material {
+    certificate: String,
+    bundle: String,
+    address: String,
+}
+
+impl Driver {
+    /// Starts watching the instance.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        home: InstanceName,
+        client: Client,
+        key: AgentKey,
+        directory: Option<Directory>,
+        channels: Channels,
+    ) -> Self {
+        let instances = Api::namespaced(client.clone(), settings.remote_namespace());
+        let instance = object(instances, &settings.remote.name);
+        let filer = Filer::new(client.clone(), settings.requester.clone());
+        Self {
+            settings,
+            home,
+            client,
+            key: Arc::new(key),
+            directory,
+            instance,
+            asked: None,
+            filing: Filing::new(filer),
+            offered: Offered::default(),
+            target: channels.target,
+            link: channels.link,
+            standing: channels.standing,
+            metrics: channels.metrics,
+        }
+    }
+
+    /// Goes on until it is dropped; that closes the connection.
+    pub async fn run(mut self) {
+        loop {
+            let next = self.decide(Timestamp::now());
+            self.say(&next);
+            self.obey(&next).await;
+            self.wait(&next).await;
+        }
+    }
+
+    /// Takes what was observed, and decides.
+    fn decide(&mut self, now: Timestamp) -> Next {
+        let instance = self.instance.borrow_and_update().clone();
+        let link = self.link.borrow_and_update().clone();
+        let impossible = match &instance.object {
+            Some(Presence::Present(instance)) => self.ask(instance).err(),
+            _ => None,
+        };
+        let seen = self
+            .asked
+            .as_mut()
+            .map(|asked| asked.request.borrow_and_update().clone());
+        let seen = seen.unwrap_or_default();
+        self.offer(&instance, &seen);
+        let request_for = match (impossible, &self.asked) {
+            (Some(why), _) => RequestFor::Impossible(why),
+            (None, Some(asked)) => RequestFor::Known {
+                name: &asked.name,
+                namespace: &self.settings.pod_namespace,
+            },
+            (None, None) => RequestFor::Unknown(self.waiting_for(&instance)),
+        };
+        let observed = Observed {
+            request_for,
+            request: self.request(&seen),
+            offer: self.offered.as_offer(),
+            held: self
+                .target
+                .borrow()
+                .as_ref()
+                .map(|held| held.credentials.not_after()),
+            link: &link,
+        };
+        next(&observed, now)
+    }
+
+    /// Settles what to ask for, once the instance says what it is called.
+    fn ask(&mut self, instance: &VolttronInstance) -> Result<(), String> {
+        let identity = self.settings.identity.clone();
+        let common_name = instance
+            .instance_name()
+            .and_then(|name| CommonName::new(name, self.home.clone(), identity))
+            .map_err(|error| error.to_string())?;
+        let asked = self.asked.as_ref().map(|asked| &asked.wanted.common_name);
+        if asked == Some(&common_name) {
+            return Ok(());
+        }
+        let wanted = Wanted {
+            common_name,
+            instance: self.settings.instance_reference(),
+            duration: self.settings.duration.clone(),
+            pod: Pod {
+                name: self.settings.pod_name.clone(),
+                namespace: self.settings.pod_namespace.clone(),
+                uid: self.settings.pod_uid.clone(),
+            },
+            key: Arc::clone(&self.key),
+        };
+        let name = wanted.name();
+        let requests = Api::namespaced(self.client.clone(), &wanted.pod.namespace);
+        self.leave();
+        self.asked = Some(Asked {
+            request: object(requests, &name),
+            wanted,
+            name,
+        });
+        Ok(())
+    }
+
+    fn waiting_for(&self, instance: &Seen<VolttronInstance>) -> String {
+        let (namespace, name) = (self.settings.remote_namespace(), &self.settings.remote.name);
+        match (&instance.object, &instance.trouble) {
+            (None, Some(trouble)) => {
+                format!("cannot read VolttronInstance {namespace}/{name}: {trouble}")
+            }
+            (None, None) => format!("reading VolttronInstance {namespace}/{name}"),
+            _ => format!("waiting for VolttronInstance {namespace}/{name}, which does not exist"),
+        }
+    }
+
+    fn request<'a>(&'a self, seen: &'a Seen<VolttronCertRequest>) -> RequestSeen<'a> {
+        match (&seen.object, &self.asked) {
+            (Some(Presence::Present(request)), Some(asked)) => match asked.wanted.check(request) {
+                Err(mismatch) => RequestSeen::Foreign(mismatch.to_string()),
+                Ok(()) if request.metadata.deletion_timestamp.is_some() => RequestSeen::Deleted,
+                Ok(()) => RequestSeen::Present(request.status.as_ref()),
+            },
+            (Some(Presence::Absent), _) => RequestSeen::Absent(self.filing.trouble.as_deref()),
+            _ => RequestSeen::Unknown(seen.trouble.as_deref()),
+        }
+    }
+
+    /// Puts together what a connection is opened with, where any of it has changed.
+    fn offer(&mut self, instance: &Seen<VolttronInstance>, request: &Seen<VolttronCertRequest>) {
+        let certificate = match &request.object {
+            Some(Presence::Present(request)) => certificate(request),
+            _ => None,
+        };
+        let (Some(certificate), Some(asked)) = (certificate, &self.asked) else {
+            self.offered = Offered::default();
+            return;
+        };
+        let mut material = Material {
+            certificate: certificate.to_owned(),
+            bundle: String::new(),
+            address: String::new(),
+        };
+        if let Some(Presence::Present(instance)) = &instance.object
+            && let Some(status) = &instance.status
+        {
+            material.bundle = status
+                .ca
+                .as_ref()
+                .map(|ca| ca.bundle.clone())
+                .unwrap_or_default();
+            material.address = status.amqp_address.clone().unwrap_or_default();
+        }
+        if self.offered.material.as_ref() == Some(&material) {
+            return;
+        }
+        let complete = !material.bundle.is_empty() && !material.address.is_empty();
+        let made = complete.then(|| material.target(&self.key, &asked.wanted.common_name));
+        self.offered = Offered {
+            material: Some(material),
+            made,
+        };
+    }
+
+    /// Says where the sidecar stands: one log line for each change.
+    fn say(&self, next: &Next) {
+        let standing = Standing {
+            state: next.state,
+            reason: next.reason.clone(),
+        };
+        if *self.standing.borrow() == standing {
+            return;
+        }
+        let namespace = &self.settings.pod_namespace;
+        let asked = self.asked.as_ref();
+        let name = asked.map_or("", |asked| &asked.name);
+        let common_name = asked.map(|asked| asked.wanted.common_name.to_string());
+        let common_name = common_name.unwrap_or_default();
+        let (state, reason) = (next.state, &next.reason);
+        match state {
+            State::Denied | State::Failed | State::Expired => {
+                error!(%state, %namespace, %name, %common_name, "{reason}");
+            }
+            _ => info!(%state, %namespace, %name, %common_name, "{reason}"),
+        }
+        self.metrics.state(state);
+        self.standing.send_replace(standing);
+    }
+
+    async fn obey(&mut self, next: &Next) {
+        match next.order {
+            Order::Stay => {}
+            Order::Leave => self.leave(),
+            Order::Connect => self.connect(),
+            Order::File => {
+                self.leave();
+                if let Some(asked) = &self.asked {
+                    self.filing.file(&asked.wanted).await;
+                }
+            }
+        }
+        let held = self.target.borrow().clone();
+        self.metrics
+            .expiry(held.map(|held| held.credentials.not_after()));
+    }
+
+    fn leave(&self) {
+        self.target
+            .send_if_modified(|target| target.take().is_some());
+    }
+
+    /// Publishes what is offered: to the files first, so that they are there before the agent.
+    fn connect(&mut self) {
+        let Some(Ok(offered)) = &self.offered.made else {
+            return;
+        };
+        let held = self.target.borrow().clone();
+        if held.is_some_and(|held| Arc::ptr_eq(&held, offered)) {
+            return;
+        }
+        let written = self
+            .directory
+            .as_ref()
+            .map(|files| files.publish(&offered.credentials));
+        if let Some(Err(error)) = written {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            warn!(cause = cause.unwrap_or_default(), "{error}");
+            // Tried again with the next look at things.
+            self.offered = Offered {
+                material: None,
+                made: Some(Err(error.to_string())),
+            };
+            return;
+        }
+        info!(
+            broker = %offered.address,
+            not_after = %offered.credentials.not_after(),
+            "using the certificate that was issued"
+        );
+        self.target.send_replace(Some(Arc::clone(offered)));
+    }
+
+    /// Waits until there is something to decide.
+    async fn wait(&mut self, next: &Next) {
+        let mut pause = TICK;
+        if next.order == Order::File {
+            pause = self
+                .filing
+                .not_before
+                .saturating_duration_since(Instant::now());
+        }
+        if let Some(until) = next.until {
+            let left = until.duration_since(Timestamp::now());
+            pause = pause.min(left.try_into().unwrap_or_default());
+        }
+        let request = async {
+            match &mut self.asked {
+                Some(asked) => changed(&mut asked.request).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changed(&mut self.instance) => {}
+            () = request => {}
+            () = changed(&mut self.link) => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+impl Filing {
+    fn new(filer: Filer) -> Self {
+        let now = Instant::now();
+        Self {
+            filer,
+            delays: backoff(),
+            last: now,
+            not_before: now,
+            trouble: None,
+        }
+    }
+
+    /// Files the request, unless the last attempt was a moment ago.
+    async fn file(&mut self, wanted: &Wanted) {
+        let now = Instant::now();
+        if now < self.not_before {
+            return;
+        }
+        if now.duration_since(self.last) > STOOD {
+            self.delays = backoff();
+        }
+        self.last = now;
+        self.trouble = match self.filer.file(wanted).await {
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        self.not_before = Instant::now() + self.delays.next().unwrap_or(STOOD);
+    }
+}
+
+impl Offered {
+    fn as_offer(&self) -> Offer<'_> {
+        match (&self.material, &self.made) {
+            (_, Some(Ok(target))) => Offer::Valid(target.credentials.not_after()),
+            (_, Some(Err(why))) => Offer::Invalid(why),
+            (Some(material), None) if material.bundle.is_empty() => {
+                Offer::Incomplete("the instance's CA (status.ca)")
+            }
+            (Some(_), None) => Offer::Incomplete("the instance's address (status.amqpAddress)"),
+            (None, None) => Offer::None,
+        }
+    }
+}
+
+impl Material {
+    fn target(&self, key: &AgentKey, name: &CommonName) -> Result<Arc<Target>, String> {
+        let address = self.address.parse::<Address>();
+        let credentials = Credentials::check(&self.certificate, &self.bundle, key, name);
+        Ok(Arc::new(Target {
+            address: address.map_err(|error| error.to_string())?,
+            credentials: credentials.map_err(|error| error.to_string())?,
+        }))
+    }
+}
+
+fn certificate(request: &VolttronCertRequest) -> Option<&str> {
+    request.status.as_ref()?.certificate.as_deref()
+}
+
+/// Waits for news; for ever where there can be none any more.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
