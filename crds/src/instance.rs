@@ -6,7 +6,7 @@ use crate::parse_duration;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema, ResourceExt};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -256,8 +256,9 @@ impl Default for ManagedBroker {
 #[x_kube(validation = kube::core::Rule::new("self == oldSelf")
     .message("storage cannot be changed once the broker has its volume; resize the PersistentVolumeClaim itself, or create a new instance"))]
 pub struct StorageSpec {
-    /// Size of the volume.
+    /// Size of the volume, for example `8Gi`.
     #[serde(default = "default_storage_size")]
+    #[schemars(schema_with = "quantity")]
     pub size: Quantity,
     /// StorageClass of the volume. Default: the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -280,10 +281,12 @@ impl Default for StorageSpec {
 pub struct BrokerResources {
     /// What the scheduler sets aside, for example `{cpu: 250m, memory: 512Mi}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
     pub requests: BTreeMap<String, Quantity>,
     /// What the container may use at most. RabbitMQ stops reading from publishers at 60% of the
     /// memory limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -399,6 +402,22 @@ pub struct RequestCounts {
     pub issued: u32,
     /// Denied by an administrator.
     pub denied: u32,
+}
+
+/// A Kubernetes quantity: a number, or text such as `500m` or `1Gi`.
+fn quantity(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "pattern": r"^([0-9]{1,12}(\.[0-9]{1,9})?|\.[0-9]{1,9})((Ki|Mi|Gi|Ti|Pi|Ei)|m|k|M|G|T|P|E|e[+-]?[0-9]{1,2})?$",
+        "x-kubernetes-int-or-string": true,
+    })
+}
+
+fn quantities(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": quantity(generator),
+    })
 }
 
 fn parse_or(text: &str, default: &str) -> Duration {

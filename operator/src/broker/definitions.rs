@@ -1,0 +1,167 @@
+//! RabbitMQ definitions: the topology a VOLTTRON instance expects, and the users.
+//! Their format is RabbitMQ's (<https://www.rabbitmq.com/docs/definitions>).
+
+use super::{AGENT_TAG, MANAGEMENT_USER, Permissions};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use volttron_crds::CommonName;
+
+/// The exchange every agent publishes to.
+pub const EXCHANGE: &str = "volttron";
+/// Where messages go that no queue takes.
+pub const ALTERNATE_EXCHANGE: &str = "undeliverable";
+
+/// The virtual host and exchanges of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Name of the virtual host.
+    pub virtual_host: String,
+}
+
+impl Topology {
+    /// Definitions that declare the virtual host and its exchanges, and let the operator in.
+    #[must_use]
+    pub fn definitions(&self) -> Value {
+        json!({
+            "vhosts": [{"name": self.virtual_host}],
+            "permissions": [{
+                "user": MANAGEMENT_USER, "vhost": self.virtual_host,
+                "configure": ".*", "write": ".*", "read": ".*",
+            }],
+            "exchanges": [
+                self.exchange(EXCHANGE, "topic", json!({"alternate-exchange": ALTERNATE_EXCHANGE})),
+                self.exchange(ALTERNATE_EXCHANGE, "fanout", json!({})),
+            ],
+        })
+    }
+
+    /// Definitions of the users and permissions of `agents`.
+    #[must_use]
+    pub fn agent_definitions<'a>(&self, agents: impl Iterator<Item = &'a CommonName>) -> Value {
+        let (users, permissions): (Vec<_>, Vec<_>) = agents
+            .map(|name| (agent_user(name), self.agent_permissions(name)))
+            .unzip();
+        json!({"users": users, "permissions": permissions})
+    }
+
+    fn exchange(&self, name: &str, kind: &str, arguments: Value) -> Value {
+        let mut exchange = expected_exchange(kind, &arguments);
+        exchange["name"] = name.into();
+        exchange["vhost"] = self.virtual_host.as_str().into();
+        exchange
+    }
+
+    fn agent_permissions(&self, name: &CommonName) -> Value {
+        let Permissions {
+            configure,
+            write,
+            read,
+        } = Permissions::of_agent(name);
+        json!({
+            "user": name.to_string(), "vhost": self.virtual_host,
+            "configure": configure, "write": write, "read": read,
+        })
+    }
+
+    /// What is wrong with the exchanges a broker lists; empty where all is as it should be.
+    #[must_use]
+    pub fn faults(&self, listed: &[Value]) -> Vec<String> {
+        let expected = [
+            (
+                EXCHANGE,
+                "topic",
+                json!({"alternate-exchange": ALTERNATE_EXCHANGE}),
+            ),
+            (ALTERNATE_EXCHANGE, "fanout", json!({})),
+        ];
+        expected
+            .iter()
+            .filter_map(|(name, kind, arguments)| {
+                let Some(found) = listed.iter().find(|exchange| exchange["name"] == *name) else {
+                    return Some(format!("exchange {name} is missing"));
+                };
+                let wanted = expected_exchange(kind, arguments);
+                let differs = ["type", "durable", "arguments"]
+                    .iter()
+                    .find(|key| found[**key] != wanted[**key])?;
+                Some(format!(
+                    "exchange {name} has {differs} {} where VOLTTRON needs {}",
+                    found[*differs], wanted[*differs]
+                ))
+            })
+            .collect()
+    }
+}
+
+/// The definitions a managed broker imports at each start: topology, and the operator's own user
+/// with `password_hash`.
+#[must_use]
+pub fn boot_definitions(topology: &Topology, password_hash: &str) -> Value {
+    let mut definitions = topology.definitions();
+    definitions["users"] = json!([{
+        "name": MANAGEMENT_USER,
+        "password_hash": password_hash,
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": ["administrator"],
+    }]);
+    definitions
+}
+
+/// RabbitMQ's salted SHA-256 of a password
+/// (<https://www.rabbitmq.com/docs/passwords#computing-password-hash>).
+#[must_use]
+pub fn password_hash(password: &str, salt: [u8; 4]) -> String {
+    let digest = Sha256::new()
+        .chain_update(salt)
+        .chain_update(password)
+        .finalize();
+    STANDARD.encode([salt.as_slice(), digest.as_slice()].concat())
+}
+
+fn expected_exchange(kind: &str, arguments: &Value) -> Value {
+    json!({"type": kind, "durable": true, "auto_delete": false, "internal": false, "arguments": arguments})
+}
+
+/// A user that can log in with a certificate only: an empty hash matches no password.
+fn agent_user(name: &CommonName) -> Value {
+    json!({
+        "name": name.to_string(),
+        "password_hash": "",
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": [AGENT_TAG],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_hash_is_rabbitmqs() {
+        // The worked example of RabbitMQ's documentation: password "test12", salt 908DC60A.
+        assert_eq!(
+            password_hash("test12", [0x90, 0x8D, 0xC6, 0x0A]),
+            "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+        );
+    }
+
+    #[test]
+    fn a_changed_exchange_is_a_fault() {
+        let topology = Topology {
+            virtual_host: "volttron".into(),
+        };
+        let mut listed = topology.definitions()["exchanges"]
+            .as_array()
+            .unwrap()
+            .clone();
+        assert_eq!(topology.faults(&listed), Vec::<String>::new());
+        listed[0]["arguments"] = json!({});
+        listed.remove(1);
+        let faults = topology.faults(&listed);
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains("alternate-exchange"), "{faults:?}");
+        assert!(faults[1].contains("undeliverable is missing"), "{faults:?}");
+    }
+}

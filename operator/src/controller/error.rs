@@ -1,0 +1,73 @@
+//! What makes a reconcile fail and be tried again.
+
+use crate::broker::ManagementError;
+use std::sync::Arc;
+
+/// A failure that is tried again with backoff. What a user has to mend is a condition instead.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The API server refused or could not be reached.
+    #[error("cannot {action}")]
+    Kubernetes {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The cache was behind the API server; the next try reads the newer object.
+    #[error("the object has changed meanwhile")]
+    Conflict,
+    /// The broker could not be changed.
+    #[error("the broker could not be changed")]
+    Broker(#[source] Arc<ManagementError>),
+    /// Signing failed.
+    #[error(transparent)]
+    Sign(#[from] crate::pki::LeafError),
+    /// An object cannot be written as JSON, or lacks what the API server always sets.
+    #[error("an object is incomplete: {0}")]
+    Incomplete(&'static str),
+}
+
+impl Error {
+    /// A short word for metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Kubernetes { .. } => "kubernetes",
+            Self::Conflict => "conflict",
+            Self::Broker(_) => "broker",
+            Self::Sign(_) => "sign",
+            Self::Incomplete(_) => "incomplete",
+        }
+    }
+}
+
+/// Says what was tried when the API server refuses, and tells conflicts apart.
+pub(super) trait Attempt<T> {
+    /// Names what was tried.
+    fn attempt(self, action: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Attempt<T> for Result<T, kube::Error> {
+    fn attempt(self, action: &'static str) -> Result<T, Error> {
+        self.map_err(|error| match &error {
+            kube::Error::Api(status) if status.is_conflict() => Error::Conflict,
+            _ => Error::Kubernetes {
+                action,
+                source: Box::new(error),
+            },
+        })
+    }
+}
+
+/// The error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,102 @@
+//! Events, published beside the work: they never hold it up.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Resource, ResourceExt};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+/// Events that wait to be published. When there are more, new ones are dropped: they tell a story
+/// that conditions tell as well.
+const QUEUE: usize = 16_384;
+
+/// Publishes Events in the background.
+#[derive(Clone)]
+pub(super) struct Events {
+    queue: mpsc::Sender<(Event, ObjectReference)>,
+}
+
+impl Events {
+    /// Starts publishing with `recorder`, one Event at a time.
+    pub(super) fn spawn(recorder: Recorder) -> Self {
+        let (queue, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(QUEUE);
+        tokio::spawn(async move {
+            while let Some((event, regarding)) = waiting.recv().await {
+                if let Err(error) = recorder.publish(&event, &regarding).await {
+                    warn!(reason = %event.reason, %error, "an Event could not be published");
+                }
+            }
+        });
+        Self { queue }
+    }
+
+    /// Something went as it should.
+    pub(super) fn normal<K>(&self, object: &K, reason: &str, action: &str, note: String)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.publish(
+            EventType::Normal,
+            object.object_ref(&()),
+            reason,
+            action,
+            note,
+        );
+    }
+
+    /// Something needs a look.
+    pub(super) fn warning<K>(&self, object: &K, reason: &str, action: &str, note: String)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.publish(
+            EventType::Warning,
+            object.object_ref(&()),
+            reason,
+            action,
+            note,
+        );
+    }
+
+    /// Something needs a look at an object that is known by name only.
+    pub(super) fn warning_about(
+        &self,
+        regarding: ObjectReference,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
+        self.publish(EventType::Warning, regarding, reason, action, note);
+    }
+
+    fn publish(
+        &self,
+        type_: EventType,
+        regarding: ObjectReference,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
+        // The API allows 1024 bytes (events.k8s.io/v1, `note`).
+        let note = note.chars().take(1000).collect();
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        if self.queue.try_send((event, regarding)).is_err() {
+            warn!(%reason, "too many Events wait; one was dropped");
+        }
+    }
+}
+
+/// `namespace/name` of an object, for logs and messages.
+pub(super) fn full_name(object: &impl ResourceExt) -> String {
+    format!(
+        "{}/{}",
+        object.namespace().unwrap_or_default(),
+        object.name_any()
+    )
+}

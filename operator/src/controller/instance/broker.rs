@@ -1,0 +1,333 @@
+//! The managed broker of an instance: its objects, then the broker itself.
+
+use super::Fault;
+use super::authority::{delete_own_secret, own_secret_metadata};
+use super::objects::{self, Parts};
+use crate::broker::{
+    ManagementClient, ManagementError, Repaired, Topology, UserKeeper, UserKeeperHandle,
+    boot_definitions, password_hash,
+};
+use crate::controller::context::Context;
+use crate::controller::error::{Attempt, Error, chain};
+use crate::controller::events::full_name;
+use crate::controller::request::gives_access;
+use crate::pki::{self, Authority, ServerPair};
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Debug;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tracing::info;
+use volttron_crds::{CommonName, VolttronInstance, well_known};
+
+/// The broker as it was found.
+pub(super) struct Broker {
+    /// The keeper of its users, whether it can be reached now or not.
+    pub(super) users: Option<UserKeeperHandle>,
+    /// Whether it can take users.
+    pub(super) state: Result<(), Fault>,
+}
+
+/// A connection to a broker, with what it was made from.
+#[derive(Clone)]
+struct Connection {
+    made_from: String,
+    client: ManagementClient,
+    users: UserKeeperHandle,
+}
+
+/// The connections to the brokers of all instances.
+#[derive(Default)]
+pub(in crate::controller) struct Connections(
+    Mutex<HashMap<ObjectRef<VolttronInstance>, Connection>>,
+);
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<VolttronInstance>, Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sees that the broker's objects are there, and the broker is set up.
+pub(super) async fn ensure(
+    instance: &VolttronInstance,
+    authority: &Authority,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Broker, Error> {
+    let password = password(instance, context).await?;
+    let pair = server_pair(instance, authority, context, now).await?;
+    let topology = Topology {
+        virtual_host: instance.spec.broker.virtual_host.clone(),
+    };
+    let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
+    let parts = Parts {
+        bundle: authority.bundle(),
+        pair: &pair,
+        definitions: &definitions,
+    };
+    apply(&objects::tls_secret(instance, &parts), context).await?;
+    apply(&objects::definitions_secret(instance, &parts), context).await?;
+    apply(&objects::config_map(instance), context).await?;
+    apply(&objects::service(instance), context).await?;
+    apply(&objects::stateful_set(instance, &parts), context).await?;
+
+    let connection = match connect(instance, authority, &password, &topology, context) {
+        Ok(connection) => connection,
+        Err(error) => {
+            return Ok(Broker {
+                users: None,
+                state: Err(fault(&error)),
+            });
+        }
+    };
+    let state = set_up(instance, &connection, &topology, context).await;
+    Ok(Broker {
+        users: Some(connection.users),
+        state: state.map_err(|problem| match problem {
+            Problem::Management(error) => with_hint(fault(&error), instance),
+            Problem::Topology(fault) => fault,
+        }),
+    })
+}
+
+/// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is
+/// removed through owner references.
+pub(super) async fn remove(instance: &VolttronInstance, context: &Context) -> Result<(), Error> {
+    context
+        .connections
+        .lock()
+        .remove(&ObjectRef::from_obj(instance));
+    delete_own_secret(&password_secret_name(instance), context).await
+}
+
+enum Problem {
+    Management(ManagementError),
+    Topology(Fault),
+}
+
+impl From<ManagementError> for Problem {
+    fn from(error: ManagementError) -> Self {
+        Self::Management(error)
+    }
+}
+
+/// Compares the broker with what it should be, and repairs it.
+async fn set_up(
+    instance: &VolttronInstance,
+    connection: &Connection,
+    topology: &Topology,
+    context: &Context,
+) -> Result<(), Problem> {
+    let client = &connection.client;
+    let found = if client.has_virtual_host(&topology.virtual_host).await? {
+        client.exchanges(&topology.virtual_host).await?
+    } else {
+        Vec::new()
+    };
+    if !topology.faults(&found).is_empty() {
+        client.import(&topology.definitions()).await?;
+        let exchanges = client.exchanges(&topology.virtual_host).await?;
+        let faults = topology.faults(&exchanges);
+        if !faults.is_empty() {
+            return Err(Problem::Topology(Fault::new(
+                "TopologyMismatch",
+                format!("{}: delete it, and it is made anew", faults.join("; ")),
+            )));
+        }
+        info!(instance = %full_name(instance), "broker topology declared");
+    }
+    let wanted: HashSet<CommonName> = context
+        .requests_for(&ObjectRef::from_obj(instance))
+        .iter()
+        .filter(|request| request.metadata.deletion_timestamp.is_none() && gives_access(request))
+        .filter_map(|request| request.status.as_ref()?.common_name.as_ref()?.parse().ok())
+        .collect();
+    let repaired = connection
+        .users
+        .reconcile(wanted)
+        .await
+        .map_err(|error| Problem::Topology(fault(&error)))?;
+    if repaired != Repaired::default() {
+        info!(
+            instance = %full_name(instance), restored = repaired.restored,
+            removed = repaired.removed, "broker users repaired"
+        );
+        let note = format!(
+            "broker users compared with requests: {} restored, {} removed",
+            repaired.restored, repaired.removed
+        );
+        context
+            .events
+            .normal(instance, "BrokerUsersRepaired", "Compare", note);
+    }
+    Ok(())
+}
+
+fn fault(error: &ManagementError) -> Fault {
+    Fault::new(error.reason(), chain(error))
+}
+
+/// Says where to look when the broker does not answer.
+fn with_hint(mut fault: Fault, instance: &VolttronInstance) -> Fault {
+    if fault.reason == "Unreachable" {
+        let namespace = instance.namespace().unwrap_or_default();
+        let name = instance.name_any();
+        fault.message.push_str(&format!(
+            "; see `kubectl describe pod -n {namespace} {name}-rabbitmq-0` and its log"
+        ));
+    }
+    fault
+}
+
+fn connect(
+    instance: &VolttronInstance,
+    authority: &Authority,
+    password: &str,
+    topology: &Topology,
+    context: &Context,
+) -> Result<Connection, ManagementError> {
+    let made_from = pki::sha256_hex(
+        [authority.bundle(), password, &topology.virtual_host]
+            .join("\0")
+            .as_bytes(),
+    );
+    let reference = ObjectRef::from_obj(instance);
+    let mut connections = context.connections.lock();
+    if let Some(known) = connections
+        .get(&reference)
+        .filter(|known| known.made_from == made_from)
+    {
+        return Ok(known.clone());
+    }
+    let address = objects::management_address(instance);
+    let client = ManagementClient::new(&address, password, authority.bundle())?;
+    let users = UserKeeper::spawn(client.clone(), topology.clone());
+    let connection = Connection {
+        made_from,
+        client,
+        users,
+    };
+    connections.insert(reference, connection.clone());
+    Ok(connection)
+}
+
+/// The operator's password on the broker: generated once, kept in the controller's own namespace.
+async fn password(instance: &VolttronInstance, context: &Context) -> Result<String, Error> {
+    let name = password_secret_name(instance);
+    let secrets = Api::<Secret>::namespaced(context.client.clone(), &context.namespace);
+    let existing = secrets
+        .get_opt(&name)
+        .await
+        .attempt("read the broker's password")?;
+    let stored = existing
+        .as_ref()
+        .and_then(|secret| secret.data.as_ref()?.get("password"))
+        .and_then(|ByteString(value)| String::from_utf8(value.clone()).ok())
+        .filter(|password| !password.is_empty());
+    if let Some(password) = stored {
+        return Ok(password);
+    }
+    let password = hex::encode(rand::random::<[u8; 24]>());
+    let secret = Secret {
+        metadata: own_secret_metadata(instance, name.clone(), context),
+        type_: Some("kubernetes.io/basic-auth".to_owned()),
+        string_data: Some(BTreeMap::from([
+            (
+                "username".to_owned(),
+                crate::broker::MANAGEMENT_USER.to_owned(),
+            ),
+            ("password".to_owned(), password.clone()),
+        ])),
+        ..Secret::default()
+    };
+    if existing.is_some() {
+        // It was emptied by hand.
+        let patch = Patch::Apply(&secret);
+        secrets
+            .patch(&name, &parameters(), &patch)
+            .await
+            .attempt("restore the broker's password")?;
+    } else {
+        let parameters = PostParams {
+            field_manager: Some(well_known::CONTROLLER_FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        secrets
+            .create(&parameters, &secret)
+            .await
+            .attempt("create the broker's password")?;
+    }
+    Ok(password)
+}
+
+async fn server_pair(
+    instance: &VolttronInstance,
+    authority: &Authority,
+    context: &Context,
+    now: Timestamp,
+) -> Result<ServerPair, Error> {
+    let names = objects::broker_names(instance);
+    let namespace = instance.namespace().unwrap_or_default();
+    let secrets = Api::<Secret>::namespaced(context.client.clone(), &namespace);
+    let name = objects::tls_secret_name(instance);
+    let existing = secrets
+        .get_opt(&name)
+        .await
+        .attempt("read the broker's certificate")?;
+    let text = |key: &str| {
+        let ByteString(value) = existing.as_ref()?.data.as_ref()?.get(key)?;
+        String::from_utf8(value.clone()).ok()
+    };
+    if let (Some(chain), Some(key)) = (text("tls.crt"), text("tls.key"))
+        && pki::server_pair_is_current(authority, &chain, &key, &names, now)
+    {
+        return Ok(ServerPair { chain, key });
+    }
+    info!(instance = %full_name(instance), "broker certificate issued");
+    Ok(pki::issue_server_pair(authority, &names, now)?)
+}
+
+async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let namespace = object.namespace().unwrap_or_default();
+    Api::<K>::namespaced(context.client.clone(), &namespace)
+        .patch(&object.name_any(), &parameters(), &Patch::Apply(object))
+        .await
+        .attempt("apply an object of the broker")
+        .map(drop)
+}
+
+fn parameters() -> PatchParams {
+    PatchParams::apply(well_known::CONTROLLER_FIELD_MANAGER).force()
+}
+
+fn password_secret_name(instance: &VolttronInstance) -> String {
+    format!(
+        "broker.{}.{}",
+        instance.namespace().unwrap_or_default(),
+        instance.name_any()
+    )
+}
+
+/// The salt of the password's hash: fixed for an instance, so that applying the definitions again
+/// changes nothing. The password itself is random.
+fn salt(instance: &VolttronInstance) -> [u8; 4] {
+    let uid = instance.uid().unwrap_or_default();
+    let digest = pki::sha256_hex(uid.as_bytes());
+    let mut salt = [0; 4];
+    salt.copy_from_slice(&digest.as_bytes()[..4]);
+    salt
+}

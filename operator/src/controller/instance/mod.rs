@@ -1,0 +1,330 @@
+//! The reconcile of an instance: authority, broker objects, broker, status.
+
+mod authority;
+mod broker;
+mod objects;
+mod status;
+
+pub(super) use broker::Connections;
+
+use super::context::Context;
+use super::error::{Attempt, Error, chain};
+use super::events::full_name;
+use super::gate::GateState;
+use super::metrics::{InPhase, OfInstance};
+use super::runtime::InstanceRuntime;
+use crate::broker::MANAGEMENT_USER;
+use crate::pki::RequestProfile;
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{info, warn};
+use volttron_crds::{Phase, VolttronInstance, VolttronInstanceStatus, well_known};
+
+/// How often an instance that is fine is compared with what it should be.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// A condition that does not hold: its reason and message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    reason: &'static str,
+    message: String,
+}
+
+impl Fault {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// Brings one instance to what its spec says.
+pub(super) async fn reconcile(
+    instance: Arc<VolttronInstance>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    let action = if instance.metadata.deletion_timestamp.is_some() {
+        remove(&instance, &context).await?
+    } else {
+        maintain(&instance, &context).await?
+    };
+    context.metrics.reconciled("VolttronInstance", "ok");
+    Ok(action)
+}
+
+/// Tries again, later and later.
+pub(super) fn on_error(
+    instance: Arc<VolttronInstance>,
+    error: &Error,
+    context: Arc<Context>,
+) -> Action {
+    context
+        .metrics
+        .reconciled("VolttronInstance", error.label());
+    let name = full_name(instance.as_ref());
+    let delay = context.backoff(&backoff_key(&instance));
+    warn!(instance = %name, error = %chain(error), ?delay, "reconcile failed; it is tried again");
+    Action::requeue(delay)
+}
+
+async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Action, Error> {
+    let now = Timestamp::now();
+    let reference = ObjectRef::from_obj(instance);
+    let instance_name = match instance.instance_name() {
+        Ok(name) => name,
+        Err(invalid) => {
+            let fault = Fault::new("InvalidInstanceName", invalid.to_string());
+            let observed = status::Observed {
+                authority: Err(&fault),
+                broker: Err(&fault),
+            };
+            write_status(instance, context, observed, now).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    claim(instance, context).await?;
+
+    let authority = authority::ensure(instance, &instance_name, context, now).await?;
+    let broker = match &authority {
+        Ok(authority) => broker::ensure(instance, authority, context, now).await?,
+        Err(_) => broker::Broker {
+            users: context
+                .runtimes
+                .of(&reference)
+                .and_then(|runtime| runtime.users.clone()),
+            state: Err(Fault::new(
+                "CertificateAuthorityNotReady",
+                "the broker's certificate is signed by the instance's CA, which is not ready",
+            )),
+        },
+    };
+    let runtime = InstanceRuntime {
+        profile: RequestProfile {
+            instance: instance_name,
+            min_rsa_bits: instance.spec.certificates.min_rsa_bits,
+            reserved_names: vec![MANAGEMENT_USER.to_owned()],
+        },
+        certificates: instance.spec.certificates.clone(),
+        authority: authority.clone().map_err(|fault| fault.message),
+        users: broker.users,
+        broker_fault: broker
+            .state
+            .as_ref()
+            .err()
+            .map(|fault| fault.message.clone()),
+    };
+    if context.runtimes.publish(reference.clone(), runtime) {
+        context.trigger_requests_of(&reference);
+    }
+    measure(
+        instance,
+        context,
+        authority.as_ref().ok().map(|a| a.not_after()),
+        broker.state.is_ok(),
+    );
+    let observed = status::Observed {
+        authority: authority.as_ref().map(AsRef::as_ref),
+        broker: broker.state.as_ref().map(|()| ()),
+    };
+    write_status(instance, context, observed, now).await?;
+    if authority.is_ok() && broker.state.is_ok() {
+        context.succeeded(&backoff_key(instance));
+        return Ok(Action::requeue(
+            INTERVAL.mul_f64(rand::random_range(0.9..1.1)),
+        ));
+    }
+    Ok(Action::requeue(context.backoff(&backoff_key(instance))))
+}
+
+async fn remove(instance: &VolttronInstance, context: &Context) -> Result<Action, Error> {
+    let reference = ObjectRef::from_obj(instance);
+    if instance
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == well_known::FINALIZER)
+    {
+        authority::remove(instance, context).await?;
+        broker::remove(instance, context).await?;
+        context.runtimes.remove(&reference);
+        finalizers(instance, context, &[]).await?;
+        info!(instance = %full_name(instance), "instance removed");
+    }
+    context.trigger_requests_of(&reference);
+    Ok(Action::await_change())
+}
+
+async fn claim(instance: &VolttronInstance, context: &Context) -> Result<(), Error> {
+    if instance
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == well_known::FINALIZER)
+    {
+        return Ok(());
+    }
+    finalizers(instance, context, &[well_known::FINALIZER]).await
+}
+
+async fn finalizers(
+    instance: &VolttronInstance,
+    context: &Context,
+    finalizers: &[&str],
+) -> Result<(), Error> {
+    let patch = json!({
+        "apiVersion": VolttronInstance::api_version(&()),
+        "kind": VolttronInstance::kind(&()),
+        "metadata": {
+            "name": instance.name_any(), "uid": instance.uid(), "finalizers": finalizers,
+        },
+    });
+    api(instance, context)
+        .patch(&instance.name_any(), &parameters(), &Patch::Apply(patch))
+        .await
+        .attempt("write the finalizer of the instance")
+        .map(drop)
+}
+
+async fn write_status(
+    instance: &VolttronInstance,
+    context: &Context,
+    observed: status::Observed<'_>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let requests = context.requests_for(&ObjectRef::from_obj(instance));
+    let phases = requests.iter().map(|request| request.phase());
+    let gate = context.gate.borrow().clone();
+    let next = status::next(instance, observed, &gate, phases, now);
+    if instance.status.as_ref() == Some(&next) {
+        return Ok(());
+    }
+    tell(instance, context, &next);
+    let patch = json!({
+        "apiVersion": VolttronInstance::api_version(&()),
+        "kind": VolttronInstance::kind(&()),
+        "metadata": {"name": instance.name_any(), "uid": instance.uid()},
+        "status": next,
+    });
+    api(instance, context)
+        .patch_status(&instance.name_any(), &parameters(), &Patch::Apply(patch))
+        .await
+        .attempt("write the status of the instance")
+        .map(drop)
+}
+
+/// One Event and one log line for each condition that changed.
+fn tell(instance: &VolttronInstance, context: &Context, next: &VolttronInstanceStatus) {
+    let before = instance
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
+    for condition in &next.conditions {
+        let known = before
+            .unwrap_or_default()
+            .iter()
+            .find(|c| c.type_ == condition.type_);
+        if known.is_some_and(|c| c.status == condition.status && c.reason == condition.reason) {
+            continue;
+        }
+        let (reason, note) = (condition.reason.as_str(), condition.message.clone());
+        let name = full_name(instance);
+        if condition.status == "True" {
+            info!(instance = %name, condition = %condition.type_, %reason, message = %note);
+            context
+                .events
+                .normal(instance, reason, &condition.type_, note);
+        } else {
+            warn!(instance = %name, condition = %condition.type_, %reason, message = %note);
+            // What starts is not worth a warning yet.
+            if known.is_some() || !matches!(condition.type_.as_str(), "Ready" | "BrokerReady") {
+                context
+                    .events
+                    .warning(instance, reason, &condition.type_, note);
+            }
+        }
+    }
+}
+
+fn measure(
+    instance: &VolttronInstance,
+    context: &Context,
+    not_after: Option<Timestamp>,
+    broker_ready: bool,
+) {
+    let labels = OfInstance {
+        namespace: instance.namespace().unwrap_or_default(),
+        instance: instance.name_any(),
+    };
+    let metrics = &context.metrics;
+    metrics
+        .broker_ready
+        .get_or_create(&labels)
+        .set(i64::from(broker_ready));
+    if let Some(not_after) = not_after {
+        metrics
+            .authority_not_after
+            .get_or_create(&labels)
+            .set(not_after.as_second());
+    }
+    let requests = context.requests_for(&ObjectRef::from_obj(instance));
+    for (phase, word) in [
+        (Phase::Pending, "Pending"),
+        (Phase::Approved, "Approved"),
+        (Phase::Issued, "Issued"),
+        (Phase::Denied, "Denied"),
+        (Phase::Failed, "Failed"),
+        (Phase::Expired, "Expired"),
+    ] {
+        let count = requests
+            .iter()
+            .filter(|request| request.phase() == Some(phase))
+            .count();
+        let OfInstance {
+            namespace,
+            instance,
+        } = labels.clone();
+        metrics
+            .requests
+            .get_or_create(&InPhase {
+                namespace,
+                instance,
+                phase: word,
+            })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+fn api(instance: &VolttronInstance, context: &Context) -> Api<VolttronInstance> {
+    Api::namespaced(
+        context.client.clone(),
+        &instance.namespace().unwrap_or_default(),
+    )
+}
+
+fn parameters() -> PatchParams {
+    PatchParams::apply(well_known::CONTROLLER_FIELD_MANAGER).force()
+}
+
+fn backoff_key(instance: &VolttronInstance) -> String {
+    format!("instance {}", full_name(instance))
+}
+
+/// Whether the gate stands, for the condition `Ready`.
+fn gate_fault(gate: &GateState) -> Option<Fault> {
+    match gate {
+        GateState::Stands => None,
+        GateState::Unproven => Some(Fault::new(
+            "ApprovalGateUnproven",
+            "the approval gate has not been proven yet",
+        )),
+        GateState::Down(fault) => Some(Fault::new(
+            "ApprovalGateMissing",
+            format!("nothing is signed while the approval gate is down: {fault}"),
+        )),
+    }
+}

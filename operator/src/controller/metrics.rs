@@ -1,0 +1,122 @@
+//! Metrics in the conventions of Prometheus. No label value comes from outside input other than
+//! names that Kubernetes has validated.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Labels of reconciles.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Reconciled {
+    /// `VolttronInstance` or `VolttronCertRequest`.
+    pub(super) kind: &'static str,
+    /// `ok`, or the kind of error.
+    pub(super) result: &'static str,
+}
+
+/// Labels of what is counted for an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfInstance {
+    /// Namespace of the instance.
+    pub(super) namespace: String,
+    /// Name of the instance.
+    pub(super) instance: String,
+}
+
+/// Labels of the count of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct InPhase {
+    /// Namespace of the instance.
+    pub(super) namespace: String,
+    /// Name of the instance.
+    pub(super) instance: String,
+    /// The phase, as in status.
+    pub(super) phase: &'static str,
+}
+
+/// All metrics of the controller.
+pub(super) struct Metrics {
+    registry: Registry,
+    pub(super) reconciles: Family<Reconciled, Counter>,
+    pub(super) issued: Counter,
+    pub(super) issuance_seconds: Histogram,
+    pub(super) gate_stands: Gauge,
+    pub(super) broker_ready: Family<OfInstance, Gauge>,
+    pub(super) authority_not_after: Family<OfInstance, Gauge>,
+    pub(super) requests: Family<InPhase, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("volttron"),
+            reconciles: Family::default(),
+            issued: Counter::default(),
+            issuance_seconds: Histogram::new([
+                0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+            ]),
+            gate_stands: Gauge::default(),
+            broker_ready: Family::default(),
+            authority_not_after: Family::default(),
+            requests: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register(
+            "reconciles",
+            "Reconciles, by kind and result",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "certificates_issued",
+            "Certificates signed",
+            metrics.issued.clone(),
+        );
+        registry.register_with_unit(
+            "issuance_duration",
+            "From the start of the reconcile of an approved request to its status",
+            Unit::Seconds,
+            metrics.issuance_seconds.clone(),
+        );
+        registry.register(
+            "approval_gate_standing",
+            "1 while the admission policy is proven to refuse undue approvals; nothing is signed otherwise",
+            metrics.gate_stands.clone(),
+        );
+        registry.register(
+            "broker_ready",
+            "1 while the broker of the instance can be managed",
+            metrics.broker_ready.clone(),
+        );
+        registry.register(
+            "ca_not_after_timestamp_seconds",
+            "End of the CA certificate's life, in seconds since 1970",
+            metrics.authority_not_after.clone(),
+        );
+        registry.register(
+            "requests",
+            "Certificate requests, by instance and phase",
+            metrics.requests.clone(),
+        );
+        metrics
+    }
+}
+
+impl Metrics {
+    /// The text of `/metrics` (OpenMetrics 1.0).
+    pub(super) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Counts a reconcile.
+    pub(super) fn reconciled(&self, kind: &'static str, result: &'static str) {
+        self.reconciles
+            .get_or_create(&Reconciled { kind, result })
+            .inc();
+    }
+}

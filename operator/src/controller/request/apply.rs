@@ -1,0 +1,195 @@
+//! Writes a request's finalizer and status by server-side apply.
+
+use super::super::context::Context;
+use super::super::error::{Attempt, Error};
+use super::super::events::full_name;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use tracing::info;
+use volttron_crds::{Phase, VolttronCertRequest, VolttronCertRequestStatus, well_known};
+
+/// Writes one request.
+pub(super) struct Patches<'a> {
+    context: &'a Context,
+    api: Api<VolttronCertRequest>,
+    name: String,
+    uid: Option<String>,
+    now: Timestamp,
+}
+
+impl<'a> Patches<'a> {
+    pub(super) fn new(context: &'a Context, request: &VolttronCertRequest, now: Timestamp) -> Self {
+        let namespace = request.namespace().unwrap_or_default();
+        Self {
+            context,
+            api: Api::namespaced(context.client.clone(), &namespace),
+            name: request.name_any(),
+            uid: request.uid(),
+            now,
+        }
+    }
+
+    pub(super) fn context(&self) -> &'a Context {
+        self.context
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Sees that the finalizer is there, before anything exists that has to be cleaned up.
+    pub(super) async fn claim(
+        &self,
+        request: &VolttronCertRequest,
+    ) -> Result<VolttronCertRequest, Error> {
+        if request
+            .finalizers()
+            .iter()
+            .any(|finalizer| finalizer == well_known::FINALIZER)
+        {
+            return Ok(request.clone());
+        }
+        self.finalizers(&[well_known::FINALIZER]).await
+    }
+
+    /// Lets the object go.
+    pub(super) async fn release(&self) -> Result<(), Error> {
+        match self.finalizers(&[]).await {
+            // Somebody else took the finalizer away and the object is gone.
+            Err(Error::Conflict) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn finalizers(&self, finalizers: &[&str]) -> Result<VolttronCertRequest, Error> {
+        // The UID keeps the patch from creating the object anew once it is gone.
+        let patch = json!({
+            "apiVersion": VolttronCertRequest::api_version(&()),
+            "kind": VolttronCertRequest::kind(&()),
+            "metadata": {"name": self.name, "uid": self.uid, "finalizers": finalizers},
+        });
+        self.api
+            .patch(&self.name, &parameters(), &Patch::Apply(patch))
+            .await
+            .attempt("write the finalizer of the request")
+    }
+
+    /// Writes `next` where it differs from the status of `request`, and tells of the change. The
+    /// write is refused when the object has changed meanwhile.
+    pub(super) async fn status(
+        &self,
+        request: &VolttronCertRequest,
+        next: VolttronCertRequestStatus,
+    ) -> Result<VolttronCertRequest, Error> {
+        if request.status.as_ref() == Some(&next) {
+            return Ok(request.clone());
+        }
+        let patch = json!({
+            "apiVersion": VolttronCertRequest::api_version(&()),
+            "kind": VolttronCertRequest::kind(&()),
+            "metadata": {"name": self.name, "resourceVersion": request.resource_version()},
+            "status": next,
+        });
+        let written = self
+            .api
+            .patch_status(&self.name, &parameters(), &Patch::Apply(patch))
+            .await
+            .attempt("write the status of the request")?;
+        self.tell(request, &next);
+        Ok(written)
+    }
+
+    /// One Event for a change of phase, and one log line for a decision that took effect.
+    fn tell(&self, before: &VolttronCertRequest, next: &VolttronCertRequestStatus) {
+        let Some(phase) = next.phase else { return };
+        let common_name = next.common_name.as_deref().unwrap_or("unknown");
+        let decided = before
+            .status
+            .as_ref()
+            .and_then(|status| status.decision.as_ref());
+        if let Some(decision) = next
+            .decision
+            .as_ref()
+            .filter(|decision| Some(*decision) != decided)
+        {
+            info!(
+                request = %full_name(before), %common_name, requester = %before.spec.requester,
+                decision = if phase == Phase::Denied { "denied" } else { "approved" },
+                by = decision.by.as_deref().unwrap_or("unknown"),
+                reason = decision.reason.as_deref().unwrap_or_default(),
+                key = next.key_fingerprint.as_deref().unwrap_or_default(),
+                "decision"
+            );
+        }
+        let same_message = |kind: &str| {
+            let find = |conditions: &[volttron_crds::Condition]| {
+                conditions
+                    .iter()
+                    .find(|c| c.type_ == kind)
+                    .map(|c| c.message.clone())
+            };
+            before.status.as_ref().and_then(|s| find(&s.conditions)) == find(&next.conditions)
+        };
+        if before.phase() == Some(phase) && (phase != Phase::Failed || same_message("Failed")) {
+            return;
+        }
+        info!(request = %full_name(before), %common_name, ?phase, "phase");
+        let message = |kind: &str| {
+            let condition = next
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == kind);
+            condition
+                .map(|condition| condition.message.clone())
+                .unwrap_or_default()
+        };
+        let events = &self.context.events;
+        match phase {
+            Phase::Pending => events.normal(before, "Pending", "Review", format!(
+                "{common_name} asks for a certificate; approve with `kubectl annotate vcr -n {} {} \
+                 {}=approved`",
+                before.namespace().unwrap_or_default(), self.name, well_known::DECISION,
+            )),
+            Phase::Approved => events.normal(before, "Approved", "Approve", message("Issued")),
+            Phase::Issued => events.normal(before, "Issued", "Sign", message("Issued")),
+            Phase::Expired => events.warning(before, "Expired", "Expire", message("Issued")),
+            Phase::Failed => events.warning(before, "Failed", "Check", message("Failed")),
+            Phase::Denied => {
+                events.warning(before, "Denied", "Deny", message("Denied"));
+                if let Some(pod) = waiting_pod(before) {
+                    let note = format!(
+                        "connection to VolttronInstance {} as {common_name} was denied (request {}): {}",
+                        before.spec.instance_ref.name, self.name, message("Denied"),
+                    );
+                    events.warning_about(pod, "Denied", "Connect", note);
+                }
+            }
+        }
+    }
+}
+
+/// The pod that waits for this request. Only a service account of the same namespace may name one,
+/// so that nobody raises Events in somebody else's namespace.
+fn waiting_pod(request: &VolttronCertRequest) -> Option<ObjectReference> {
+    let namespace = request.namespace()?;
+    let prefix = format!("system:serviceaccount:{namespace}:");
+    if !request.spec.requester.starts_with(&prefix) {
+        return None;
+    }
+    let annotations = request.annotations();
+    Some(ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace),
+        name: Some(annotations.get(well_known::POD_NAME)?.clone()),
+        uid: annotations.get(well_known::POD_UID).cloned(),
+        ..ObjectReference::default()
+    })
+}
+
+fn parameters() -> PatchParams {
+    PatchParams::apply(well_known::CONTROLLER_FIELD_MANAGER).force()
+}

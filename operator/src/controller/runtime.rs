@@ -1,0 +1,76 @@
+//! What the reconcile of an instance hands to the reconciles of its requests.
+
+use crate::broker::UserKeeperHandle;
+use crate::pki::{Authority, RequestProfile};
+use kube::runtime::reflector::ObjectRef;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use volttron_crds::{CertificateSpec, VolttronInstance};
+
+/// An instance as its requests see it.
+#[derive(Clone, Debug)]
+pub(super) struct InstanceRuntime {
+    /// What a signing request must meet.
+    pub(super) profile: RequestProfile,
+    /// What is signed.
+    pub(super) certificates: CertificateSpec,
+    /// The authority, or why there is none.
+    pub(super) authority: Result<Arc<Authority>, String>,
+    /// The broker's users.
+    pub(super) users: Option<UserKeeperHandle>,
+    /// Why the broker cannot take users at the moment.
+    pub(super) broker_fault: Option<String>,
+}
+
+impl InstanceRuntime {
+    /// Whether requests that waited can go on, or have to look again.
+    pub(super) fn differs_from(&self, other: &Self) -> bool {
+        let sha256 = |runtime: &Self| {
+            runtime
+                .authority
+                .as_ref()
+                .map(|a| a.sha256().to_owned())
+                .ok()
+        };
+        sha256(self) != sha256(other)
+            || self.broker_fault != other.broker_fault
+            || self.certificates != other.certificates
+    }
+}
+
+/// The runtimes of all instances.
+#[derive(Debug, Default)]
+pub(super) struct Runtimes(RwLock<HashMap<ObjectRef<VolttronInstance>, Arc<InstanceRuntime>>>);
+
+impl Runtimes {
+    /// The runtime of an instance; `None` before its first reconcile.
+    pub(super) fn of(
+        &self,
+        instance: &ObjectRef<VolttronInstance>,
+    ) -> Option<Arc<InstanceRuntime>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(instance)
+            .cloned()
+    }
+
+    /// Publishes a runtime. Returns whether its requests have to look again.
+    pub(super) fn publish(
+        &self,
+        instance: ObjectRef<VolttronInstance>,
+        runtime: InstanceRuntime,
+    ) -> bool {
+        let mut runtimes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = runtimes.insert(instance, Arc::new(runtime.clone()));
+        before.is_none_or(|before| runtime.differs_from(&before))
+    }
+
+    /// Forgets an instance that is gone.
+    pub(super) fn remove(&self, instance: &ObjectRef<VolttronInstance>) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(instance);
+    }
+}

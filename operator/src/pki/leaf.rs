@@ -1,0 +1,142 @@
+//! Certificates for agents (RFC 5280): built from the profile and the checked public key alone.
+
+use super::authority::Authority;
+use super::csr::CheckedRequest;
+use super::{to_offset_date_time, to_timestamp};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, PublicKeyData, SubjectPublicKeyInfo,
+};
+use std::fmt;
+use std::time::Duration;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// How far `notBefore` lies back, so that clocks that run behind accept a fresh certificate.
+const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
+/// A certificate's serial number: 128 random bits, unique to one request for good.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SerialNumber([u8; 16]);
+
+impl SerialNumber {
+    /// A fresh one from the operating system's random numbers. Its highest bits are `01`, so that
+    /// its DER is 16 octets, positive and without a leading zero (RFC 5280, section 4.1.2.2).
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes: [u8; 16] = rand::random();
+        bytes[0] = (bytes[0] & 0x7f) | 0x40;
+        Self(bytes)
+    }
+
+    pub(super) fn to_rcgen(&self) -> rcgen::SerialNumber {
+        rcgen::SerialNumber::from_slice(&self.0)
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        hex::decode(text).ok()?.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for SerialNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// A signed certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedCertificate {
+    /// The certificate, followed by intermediate CAs if there are any; the root is not in it (PEM).
+    pub chain: String,
+    /// Start of its life.
+    pub not_before: Timestamp,
+    /// End of its life.
+    pub not_after: Timestamp,
+}
+
+/// Why a checked request could not be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum LeafError {
+    /// The certificate could not be built or signed.
+    #[error("the certificate could not be built")]
+    Build(#[from] rcgen::Error),
+}
+
+/// Signs `request` for `life`, which is cut to the life of the authority.
+///
+/// # Errors
+/// [`LeafError`] where rcgen or the CA's key fails.
+pub fn sign(
+    authority: &Authority,
+    request: &CheckedRequest,
+    serial: &SerialNumber,
+    life: Duration,
+    now: Timestamp,
+) -> Result<SignedCertificate, LeafError> {
+    let key = SubjectPublicKeyInfo::from_der(&request.key.spki)?;
+    let not_before = now
+        .saturating_sub(BACKDATE)
+        .unwrap_or(now)
+        .max(authority.not_before());
+    let life = SignedDuration::try_from(life).unwrap_or(SignedDuration::MAX);
+    let not_after = now
+        .saturating_add(life)
+        .unwrap_or(Timestamp::MAX)
+        .min(authority.not_after());
+
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(serial.to_rcgen());
+    params.not_before = to_offset_date_time(not_before);
+    params.not_after = to_offset_date_time(not_after);
+    params.distinguished_name = DistinguishedName::new();
+    let name = request.common_name.to_string();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, DnValue::Utf8String(name));
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    if matches!(request.key.algorithm, super::csr::KeyKind::Rsa(_)) {
+        params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+
+    let certificate = params.signed_by(&key, authority.issuer())?;
+    let whole_second = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+    Ok(SignedCertificate {
+        chain: format!("{}{}", certificate.pem(), authority.intermediates()),
+        not_before: whole_second(not_before),
+        not_after: whole_second(not_after),
+    })
+}
+
+/// Recognises `chain` as the certificate that [`sign`] made for this request, serial number and
+/// authority: what an interrupted reconcile left behind is used, and nothing is signed again.
+#[must_use]
+pub fn adopt(
+    authority: &Authority,
+    request: &CheckedRequest,
+    serial: &SerialNumber,
+    chain: &str,
+) -> Option<SignedCertificate> {
+    let block = pem::parse_many(chain).ok()?.into_iter().next()?;
+    let (rest, certificate) = X509Certificate::from_der(block.contents()).ok()?;
+    let fits = rest.is_empty()
+        && certificate.public_key().raw == request.key.spki
+        && certificate.raw_serial() == serial.0
+        && authority.signed(&certificate);
+    let validity = certificate.validity();
+    fits.then(|| SignedCertificate {
+        chain: chain.to_owned(),
+        not_before: to_timestamp(validity.not_before),
+        not_after: to_timestamp(validity.not_after),
+    })
+}
+
+/// The subject public key info of any rcgen key, DER.
+pub(super) fn spki(key: &impl PublicKeyData) -> Vec<u8> {
+    key.subject_public_key_info()
+}
