@@ -456,7 +456,7 @@ impl Cluster {
         self.run.end(component.name(), Signal::KILL)
     }
 
-    /// Starts a part again, with its port and its data. etcd, API server and containerd have answered when this returns.
+    /// Starts a part again, with its port and its data. etcd, API server, containerd and kubelet have answered when this returns.
     pub fn start_component(&self, component: Component) -> Result<()> {
         if component.is_of_node() && self.tier() != Tier::Node {
             return Err(Error::WrongTier {

@@ -170,7 +170,7 @@ pub(crate) fn load_image(run: &Run, archive: &Path, prefix: &[String]) -> Result
     exec::run(&mut command).map(drop)
 }
 
-/// Starts the kubelet.
+/// Starts the kubelet and waits until it answers.
 pub(crate) fn start_kubelet(
     run: &Run,
     program: &Path,
@@ -223,7 +223,11 @@ pub(crate) fn start_kubelet(
         format!("--hostname-override={NAME}"),
         format!("--node-ip={}", network.node()),
     ]);
-    run.launch(Component::Kubelet.name(), kubelet)
+    run.launch(Component::Kubelet.name(), kubelet)?;
+    // It ends when containerd is not there while it starts, and nobody but the caller starts it again.
+    run.wait(Component::Kubelet.name(), "to accept connections", || {
+        std::net::TcpStream::connect((network.node(), 10250)).is_ok()
+    })
 }
 
 /// Starts the proxy that makes Services work.

@@ -17,6 +17,9 @@ pub(crate) const PART: &str = "LOCAL_CLUSTER_PART";
 /// How often a process without an environment is looked at, a millisecond apart.
 const LOOKS: usize = 20;
 
+/// As the kernel shortens it.
+const SHIM: &str = "containerd-shim";
+
 /// A process of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -42,10 +45,12 @@ pub(crate) fn find(folder: &Path) -> Vec<Process> {
 }
 
 /// The processes that play one part of the run.
+///
+/// containerd's shims hold the containers and are to outlive it, so they are not counted as it.
 pub(crate) fn find_part(folder: &Path, part: &str) -> Vec<Process> {
     find(folder)
         .into_iter()
-        .filter(|process| process.part == part)
+        .filter(|process| process.part == part && name(process.pid) != SHIM)
         .collect()
 }
 
