@@ -22,10 +22,11 @@ spec:
   - name: writer
     image: localhost/rabbitmq:4-management
     imagePullPolicy: IfNotPresent
-    command: [sh, -c, "id -u > /data/user && getent hosts kubernetes.default && cat /data/user && sleep 1000"]
+    command: [sh, -c, "id -u > /data/user && getent hosts kubernetes.default && cat /data/user && touch /tmp/done && sleep 1000"]
+    readinessProbe: {exec: {command: [test, -f, /tmp/done]}, periodSeconds: 1}
     securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-    volumeMounts: [{name: data, mountPath: /data}]
-  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+    volumeMounts: [{name: data, mountPath: /data}, {name: tmp, mountPath: /tmp}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}, {name: tmp, emptyDir: {}}]
 "#;
 
 fn output(command: &mut Command) -> String {
