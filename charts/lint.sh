@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Lints the chart and checks what it renders, without a cluster. HELM names another helm than the one on the PATH or in the cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${VOLTTRON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/volttron-operator}
+helm=${HELM:-$(command -v helm || ls -t "$cache"/helm/*/helm 2>/dev/null | head -n 1)}
+[ -n "$helm" ] || { echo "helm is missing: put it on the PATH, set HELM, or run \`cargo run -p local-cluster -- build\`" >&2; exit 1; }
+
+# The schemas of the Kubernetes that the tests run on, from its Go module.
+kubernetes=$(cd tests/cluster/kubernetes && go mod download k8s.io/kubernetes && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
+cargo build --quiet --package volttron-tests --bin chart-schema-check
+target=${CARGO_TARGET_DIR:-target}
+
+chart=charts/volttron-operator
+check() { "$target/debug/chart-schema-check" --openapi "$kubernetes/api/openapi-spec/v3" "$@"; }
+render() { "$helm" template volttron-operator "$chart" --namespace volttron-system "$@"; }
+
+"$helm" lint --strict "$chart"
+render | check --crds crds/yaml
+for values in "$chart"/ci/*.yaml; do
+  "$helm" lint --strict --quiet "$chart" --values "$values"
+  render --values "$values" | check --crds crds/yaml --skip ServiceMonitor
+done
+
+# A check that cannot fail is none.
+if render | sed 's/runAsNonRoot:/runAsNotRoot:/' | check 2>/dev/null; then
+  echo "the schema check let a misspelt field pass" >&2; exit 1
+fi
+if render --set replicas=2 >/dev/null 2>&1; then
+  echo "values.schema.json let an unknown value pass" >&2; exit 1
+fi
