@@ -114,6 +114,10 @@ fn from_io(error: &io::Error) -> DialError {
     }
     match error.kind() {
         io::ErrorKind::TimedOut => DialError::Timeout,
+        // rustls explains at length that the other side did not say good-bye.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted => DialError::Broken(
+            io::Error::new(error.kind(), "the broker ended it without a word"),
+        ),
         _ => DialError::Broken(copy(error)),
     }
 }

@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_used_is_replaced_and_its_certificate_removed() {
-        for content in [&b""[..], b"hello", b"\xff\xfe", &[b'x'; 100_000]] {
+        let long = vec![b'x'; 100_000];
+        for content in [&b""[..], b"hello", b"\xff\xfe", &long] {
             let place = memory();
             for name in [KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE] {
                 fs::write(place.path().join(name), content).unwrap();

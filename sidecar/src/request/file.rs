@@ -2,6 +2,8 @@
 
 use super::Wanted;
 use super::key::KeyError;
+use crate::connection::backoff;
+use backon::ExponentialBackoff;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -9,16 +11,26 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::time::Instant;
 use volttron_crds::{VolttronCertRequest, well_known};
+
+/// HTTP status of an object that exists already.
+const CONFLICT: u16 = 409;
 
 /// The API server answers a single object sooner than this, or not at all.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Creates requests in the pod's namespace.
-#[derive(Clone)]
+/// Where the last attempt was this long ago, the next one starts with short delays again.
+const STOOD: Duration = Duration::from_mins(1);
+
+/// Creates requests in the pod's namespace, at a pace the API server can bear.
 pub struct Filer {
     client: Client,
     requester: Option<String>,
+    delays: ExponentialBackoff,
+    last: Instant,
+    not_before: Instant,
+    trouble: Option<String>,
 }
 
 /// Why a request could not be filed. All of these are tried again.
@@ -42,11 +54,46 @@ impl Filer {
     /// Files as `requester`, or as whoever the API server says we are.
     #[must_use]
     pub fn new(client: Client, requester: Option<String>) -> Self {
-        Self { client, requester }
+        let now = Instant::now();
+        Self {
+            client,
+            requester,
+            delays: backoff(),
+            last: now,
+            not_before: now,
+            trouble: None,
+        }
     }
 
-    /// Creates the request, or finds the one that is there already.
-    pub async fn file(&mut self, wanted: &Wanted) -> Result<VolttronCertRequest, FilingError> {
+    /// Files the request, unless the last attempt was a moment ago.
+    pub async fn file(&mut self, wanted: &Wanted) {
+        let now = Instant::now();
+        if now < self.not_before {
+            return;
+        }
+        if now.duration_since(self.last) > STOOD {
+            self.delays = backoff();
+        }
+        self.last = now;
+        let filed = self.create(wanted).await;
+        self.trouble = filed.err().map(|error| error.to_string());
+        self.not_before = Instant::now() + self.delays.next().unwrap_or(STOOD);
+    }
+
+    /// How long until the next attempt.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        self.not_before.saturating_duration_since(Instant::now())
+    }
+
+    /// Why the last attempt failed, where it did.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Creates the request. One that is there already is for the watch to see.
+    async fn create(&mut self, wanted: &Wanted) -> Result<(), FilingError> {
         let requester = self.requester().await?;
         let requests: Api<VolttronCertRequest> =
             Api::namespaced(self.client.clone(), &wanted.pod.namespace);
@@ -56,11 +103,8 @@ impl Filer {
             ..PostParams::default()
         };
         match answer(requests.create(&params, &object)).await {
-            Err(Answer::Status(409, _)) => {
-                let found = answer(requests.get(&wanted.name())).await;
-                found.map_err(FilingError::from)
-            }
-            created => created.map_err(FilingError::from),
+            Err(Answer::Status(CONFLICT, _)) => Ok(()),
+            created => Ok(created.map(|_| ())?),
         }
     }
 

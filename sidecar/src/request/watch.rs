@@ -34,6 +34,17 @@ pub enum Presence<K> {
     Present(Arc<K>),
 }
 
+impl<K> Seen<K> {
+    /// The object, where it exists.
+    #[must_use]
+    pub fn present(&self) -> Option<&K> {
+        match &self.object {
+            Some(Presence::Present(object)) => Some(object),
+            _ => None,
+        }
+    }
+}
+
 impl<K> Clone for Presence<K> {
     fn clone(&self) -> Self {
         match self {

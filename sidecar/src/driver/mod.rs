@@ -1,8 +1,8 @@
-//! Observes, asks [`state::next`], and does what it says.
+//! Observes, asks [`next`] what follows, and does that.
 
-use crate::connection::address::Address;
-use crate::connection::{Target, backoff};
-use crate::credentials::Credentials;
+mod offer;
+
+use crate::connection::Target;
 use crate::credentials::directory::Directory;
 use crate::report::{Metrics, Standing};
 use crate::request::file::Filer;
@@ -10,19 +10,17 @@ use crate::request::key::AgentKey;
 use crate::request::watch::{Presence, Seen, object};
 use crate::request::{Pod, Wanted};
 use crate::settings::Settings;
-use crate::state::{Link, Next, Observed, Offer, Order, RequestFor, RequestSeen, State, next};
-use backon::ExponentialBackoff;
+use crate::state::{Link, Next, Observed, Order, RequestFor, RequestSeen, State, next};
 use jiff::Timestamp;
 use kube::{Api, Client};
+use offer::Offered;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 use volttron_crds::{CommonName, InstanceName, VolttronCertRequest, VolttronInstance};
 
-/// A request that stood this long was no mishap: filing it again starts with short delays.
-const STOOD: Duration = Duration::from_secs(60);
 /// Everything is looked at this often, even where nothing was observed.
 const TICK: Duration = Duration::from_secs(30);
 
@@ -35,7 +33,7 @@ pub struct Driver {
     directory: Option<Directory>,
     instance: watch::Receiver<Seen<VolttronInstance>>,
     asked: Option<Asked>,
-    filing: Filing,
+    filer: Filer,
     offered: Offered,
     target: watch::Sender<Option<Arc<Target>>>,
     link: watch::Receiver<Link>,
@@ -62,30 +60,6 @@ struct Asked {
     request: watch::Receiver<Seen<VolttronCertRequest>>,
 }
 
-/// The attempts to file the request.
-struct Filing {
-    filer: Filer,
-    delays: ExponentialBackoff,
-    last: Instant,
-    not_before: Instant,
-    trouble: Option<String>,
-}
-
-/// What a connection could be opened with, as last put together, and from what.
-#[derive(Default)]
-struct Offered {
-    material: Option<Material>,
-    made: Option<Result<Arc<Target>, String>>,
-}
-
-/// The texts a connection is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Material {
-    certificate: String,
-    bundle: String,
-    address: String,
-}
-
 impl Driver {
     /// Starts watching the instance.
     #[must_use]
@@ -108,7 +82,7 @@ impl Driver {
             directory,
             instance,
             asked: None,
-            filing: Filing::new(filer),
+            filer,
             offered: Offered::default(),
             target: channels.target,
             link: channels.link,
@@ -140,7 +114,12 @@ impl Driver {
             .as_mut()
             .map(|asked| asked.request.borrow_and_update().clone());
         let seen = seen.unwrap_or_default();
-        self.offer(&instance, &seen);
+        if let Some(asked) = &self.asked {
+            let (request, instance) = (seen.present(), instance.present());
+            let common_name = &asked.wanted.common_name;
+            self.offered
+                .update(request, instance, &self.key, common_name);
+        }
         let request_for = match (impossible, &self.asked) {
             (Some(why), _) => RequestFor::Impossible(why),
             (None, Some(asked)) => RequestFor::Known {
@@ -188,6 +167,7 @@ impl Driver {
         let name = wanted.name();
         let requests = Api::namespaced(self.client.clone(), &wanted.pod.namespace);
         self.leave();
+        self.offered = Offered::default();
         self.asked = Some(Asked {
             request: object(requests, &name),
             wanted,
@@ -214,45 +194,9 @@ impl Driver {
                 Ok(()) if request.metadata.deletion_timestamp.is_some() => RequestSeen::Deleted,
                 Ok(()) => RequestSeen::Present(request.status.as_ref()),
             },
-            (Some(Presence::Absent), _) => RequestSeen::Absent(self.filing.trouble.as_deref()),
+            (Some(Presence::Absent), _) => RequestSeen::Absent(self.filer.trouble()),
             _ => RequestSeen::Unknown(seen.trouble.as_deref()),
         }
-    }
-
-    /// Puts together what a connection is opened with, where any of it has changed.
-    fn offer(&mut self, instance: &Seen<VolttronInstance>, request: &Seen<VolttronCertRequest>) {
-        let certificate = match &request.object {
-            Some(Presence::Present(request)) => certificate(request),
-            _ => None,
-        };
-        let (Some(certificate), Some(asked)) = (certificate, &self.asked) else {
-            self.offered = Offered::default();
-            return;
-        };
-        let mut material = Material {
-            certificate: certificate.to_owned(),
-            bundle: String::new(),
-            address: String::new(),
-        };
-        if let Some(Presence::Present(instance)) = &instance.object
-            && let Some(status) = &instance.status
-        {
-            material.bundle = status
-                .ca
-                .as_ref()
-                .map(|ca| ca.bundle.clone())
-                .unwrap_or_default();
-            material.address = status.amqp_address.clone().unwrap_or_default();
-        }
-        if self.offered.material.as_ref() == Some(&material) {
-            return;
-        }
-        let complete = !material.bundle.is_empty() && !material.address.is_empty();
-        let made = complete.then(|| material.target(&self.key, &asked.wanted.common_name));
-        self.offered = Offered {
-            material: Some(material),
-            made,
-        };
     }
 
     /// Says where the sidecar stands: one log line for each change.
@@ -288,7 +232,7 @@ impl Driver {
             Order::File => {
                 self.leave();
                 if let Some(asked) = &self.asked {
-                    self.filing.file(&asked.wanted).await;
+                    self.filer.file(&asked.wanted).await;
                 }
             }
         }
@@ -304,7 +248,7 @@ impl Driver {
 
     /// Publishes what is offered: to the files first, so that they are there before the agent.
     fn connect(&mut self) {
-        let Some(Ok(offered)) = &self.offered.made else {
+        let Some(offered) = self.offered.target() else {
             return;
         };
         let held = self.target.borrow().clone();
@@ -319,10 +263,7 @@ impl Driver {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             warn!(cause = cause.unwrap_or_default(), "{error}");
             // Tried again with the next look at things.
-            self.offered = Offered {
-                material: None,
-                made: Some(Err(error.to_string())),
-            };
+            self.offered.withdraw(error.to_string());
             return;
         }
         info!(
@@ -337,10 +278,7 @@ impl Driver {
     async fn wait(&mut self, next: &Next) {
         let mut pause = TICK;
         if next.order == Order::File {
-            pause = self
-                .filing
-                .not_before
-                .saturating_duration_since(Instant::now());
+            pause = self.filer.pause();
         }
         if let Some(until) = next.until {
             let left = until.duration_since(Timestamp::now());
@@ -356,73 +294,14 @@ impl Driver {
             () = changed(&mut self.instance) => {}
             () = request => {}
             () = changed(&mut self.link) => {}
-            () = tokio::time::sleep(pause) => {}
+            () = sleep(pause) => {}
         }
     }
-}
-
-impl Filing {
-    fn new(filer: Filer) -> Self {
-        let now = Instant::now();
-        Self {
-            filer,
-            delays: backoff(),
-            last: now,
-            not_before: now,
-            trouble: None,
-        }
-    }
-
-    /// Files the request, unless the last attempt was a moment ago.
-    async fn file(&mut self, wanted: &Wanted) {
-        let now = Instant::now();
-        if now < self.not_before {
-            return;
-        }
-        if now.duration_since(self.last) > STOOD {
-            self.delays = backoff();
-        }
-        self.last = now;
-        self.trouble = match self.filer.file(wanted).await {
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
-        };
-        self.not_before = Instant::now() + self.delays.next().unwrap_or(STOOD);
-    }
-}
-
-impl Offered {
-    fn as_offer(&self) -> Offer<'_> {
-        match (&self.material, &self.made) {
-            (_, Some(Ok(target))) => Offer::Valid(target.credentials.not_after()),
-            (_, Some(Err(why))) => Offer::Invalid(why),
-            (Some(material), None) if material.bundle.is_empty() => {
-                Offer::Incomplete("the instance's CA (status.ca)")
-            }
-            (Some(_), None) => Offer::Incomplete("the instance's address (status.amqpAddress)"),
-            (None, None) => Offer::None,
-        }
-    }
-}
-
-impl Material {
-    fn target(&self, key: &AgentKey, name: &CommonName) -> Result<Arc<Target>, String> {
-        let address = self.address.parse::<Address>();
-        let credentials = Credentials::check(&self.certificate, &self.bundle, key, name);
-        Ok(Arc::new(Target {
-            address: address.map_err(|error| error.to_string())?,
-            credentials: credentials.map_err(|error| error.to_string())?,
-        }))
-    }
-}
-
-fn certificate(request: &VolttronCertRequest) -> Option<&str> {
-    request.status.as_ref()?.certificate.as_deref()
 }
 
 /// Waits for news; for ever where there can be none any more.
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
