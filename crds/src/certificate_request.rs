@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
     shortname = "vcr",
     category = "volttron",
     derive = "PartialEq",
-    selectable = "spec.instanceRef.name",
-    selectable = "status.phase",
+    selectable = ".spec.instanceRef.name",
+    selectable = ".status.phase",
     validation = kube::core::Rule::new("self.metadata.name.size() <= 249")
         .message("metadata.name must be at most 249 characters: the certificate goes into a Secret named <name>-tls"),
     printcolumn(name = "Instance", type_ = "string", json_path = ".spec.instanceRef.name"),

@@ -47,7 +47,9 @@ pub struct VolttronInstanceSpec {
     /// The name by which agents know this instance; it is the first word of every common name.
     /// Letters, digits, `_` and `-`. Default: metadata.name. It cannot be changed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9_-]{1,32}$"))]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = kube::core::Rule::new("self.matches('^[A-Za-z0-9_-]{1,32}$')")
+        .message("must be 1 to 32 letters, digits, '_' or '-' (no dot: it would make common names ambiguous), such as central"))]
     pub instance_name: Option<String>,
 
     /// The message bus. RabbitMQ (`rmq`) with TLS is the only one there is: ZeroMQ and plaintext
@@ -201,7 +203,7 @@ pub struct SecretReference {
 }
 
 /// The broker of an instance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerSpec {
     /// A single-node RabbitMQ that the operator runs as StatefulSet `<instance>-rabbitmq`.
@@ -209,7 +211,9 @@ pub struct BrokerSpec {
     pub managed: ManagedBroker,
     /// The RabbitMQ virtual host of the instance.
     #[serde(default = "default_virtual_host")]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = kube::core::Rule::new("self.matches('^[A-Za-z0-9._-]{1,64}$')")
+        .message("must be 1 to 64 letters, digits, '.', '_' or '-', such as volttron"))]
     pub virtual_host: String,
 }
 
@@ -259,6 +263,8 @@ pub struct StorageSpec {
     /// Size of the volume, for example `8Gi`.
     #[serde(default = "default_storage_size")]
     #[schemars(schema_with = "quantity")]
+    #[x_kube(validation = kube::core::Rule::new("type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))")
+        .message("must be a quantity of bytes above 0, such as 8Gi"))]
     pub size: Quantity,
     /// StorageClass of the volume. Default: the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -276,17 +282,21 @@ impl Default for StorageSpec {
 }
 
 /// Resources of the broker's container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerResources {
     /// What the scheduler sets aside, for example `{cpu: 250m, memory: 512Mi}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "quantities")]
+    #[x_kube(validation = kube::core::Rule::new("self.all(name, type(self[name]) == int || isQuantity(self[name]))")
+        .message("must be quantities, such as {cpu: 250m, memory: 512Mi}"))]
     pub requests: BTreeMap<String, Quantity>,
     /// What the container may use at most. RabbitMQ stops reading from publishers at 60% of the
     /// memory limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "quantities")]
+    #[x_kube(validation = kube::core::Rule::new("self.all(name, type(self[name]) == int || isQuantity(self[name]))")
+        .message("must be quantities, such as {cpu: 1, memory: 512Mi}"))]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -328,7 +338,7 @@ pub struct CertificateSpec {
     /// The smallest RSA key that is signed, in bits.
     #[serde(default = "default_min_rsa_bits")]
     #[schemars(range(min = 2048, max = 8192))]
-    pub min_rsa_bits: u32,
+    pub min_rsa_bits: i32,
 }
 
 impl CertificateSpec {
@@ -397,17 +407,17 @@ pub struct AuthorityStatus {
 #[serde(rename_all = "camelCase")]
 pub struct RequestCounts {
     /// Waiting for an administrator, or approved and not signed yet.
-    pub pending: u32,
+    pub pending: i64,
     /// Signed and valid.
-    pub issued: u32,
+    pub issued: i64,
     /// Denied by an administrator.
-    pub denied: u32,
+    pub denied: i64,
 }
 
 /// A Kubernetes quantity: a number, or text such as `500m` or `1Gi`.
 fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "pattern": r"^([0-9]{1,12}(\.[0-9]{1,9})?|\.[0-9]{1,9})((Ki|Mi|Gi|Ti|Pi|Ei)|m|k|M|G|T|P|E|e[+-]?[0-9]{1,2})?$",
+        "maxLength": 32,
         "x-kubernetes-int-or-string": true,
     })
 }
@@ -450,6 +460,6 @@ fn default_max_duration() -> String {
     "8760h".to_owned()
 }
 
-fn default_min_rsa_bits() -> u32 {
+fn default_min_rsa_bits() -> i32 {
     2048
 }

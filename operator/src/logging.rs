@@ -13,7 +13,10 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging as `RUST_LOG` says, `info` by default.
+/// What is logged by default: kube-rs' spans only repeat what our lines say.
+const DEFAULT: &str = "info,kube_runtime=warn,kube_client=warn";
+
+/// Starts logging as `RUST_LOG` says, [`DEFAULT`] where it is not set.
 pub fn start(format: Format) {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())

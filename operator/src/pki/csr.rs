@@ -42,7 +42,7 @@ pub struct RequestProfile {
     /// The instance that would sign; the first word of the common name.
     pub instance: InstanceName,
     /// The smallest RSA modulus that is accepted, in bits.
-    pub min_rsa_bits: u32,
+    pub min_rsa_bits: i32,
     /// Names of broker users that no certificate may carry, such as the operator's own.
     pub reserved_names: Vec<String>,
 }
@@ -182,7 +182,7 @@ pub fn validate(encoded: &str, profile: &RequestProfile) -> Result<CheckedReques
 ///
 /// # Errors
 /// The first [`Rejection`] that applies.
-pub fn check(encoded: &str, min_rsa_bits: u32) -> Result<CheckedRequest, Rejection> {
+pub fn check(encoded: &str, min_rsa_bits: i32) -> Result<CheckedRequest, Rejection> {
     let der = decode(encoded)?;
     let (rest, csr) = X509CertificationRequest::from_der(&der)
         .map_err(|_| Rejection::Malformed("it is not valid DER, or cut short"))?;
@@ -238,7 +238,7 @@ fn decode(encoded: &str) -> Result<Vec<u8>, Rejection> {
 
 fn subject_key(
     spki: &SubjectPublicKeyInfo<'_>,
-    min_rsa_bits: u32,
+    min_rsa_bits: i32,
 ) -> Result<SubjectKey, Rejection> {
     let refuse = |what: String| Rejection::UnsupportedKey(what);
     // rcgen compares the whole AlgorithmIdentifier, so foreign and explicit curve parameters end here.

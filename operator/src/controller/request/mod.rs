@@ -123,7 +123,7 @@ fn check(
     request: &VolttronCertRequest,
     runtime: Option<&InstanceRuntime>,
 ) -> Result<CheckedRequest, Rejection> {
-    const LOWEST_RSA_BITS: u32 = 2048;
+    const LOWEST_RSA_BITS: i32 = 2048;
     let encoded = &request.spec.request;
     match runtime {
         Some(runtime) if request.phase() == Some(Phase::Issued) => {
