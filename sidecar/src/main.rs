@@ -19,6 +19,7 @@ use request::key::AgentKey;
 use settings::{LogFormat, Settings};
 use state::{Link, State};
 use std::io::{IsTerminal as _, stdout};
+use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,12 +31,22 @@ use tracing_subscriber::EnvFilter;
 /// Longer than a clean close of the connection takes.
 const SHUTDOWN: Duration = Duration::from_secs(6);
 
-/// lapin's own lines would repeat ours, as errors.
-const DEFAULT_FILTER: &str = "info,lapin=off";
+/// The libraries' own lines would repeat ours, as errors and for each attempt.
+const DEFAULT_FILTER: &str = "info,lapin=off,kube_client=off,kube_runtime=off";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let settings = Settings::parse();
     log_to_stdout(settings.log_format);
+    match start(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -151,6 +151,8 @@ pub struct Next {
     pub state: State,
     /// Why, in one line for people.
     pub reason: String,
+    /// Whether the reason is a fault rather than a course of things.
+    pub trouble: bool,
     /// What is to be done.
     pub order: Order,
     /// When to ask again though nothing was observed.
@@ -166,19 +168,17 @@ pub fn next(observed: &Observed<'_>, now: Timestamp) -> Next {
         RequestFor::Known { name, namespace } => (*name, *namespace),
     };
     let status = match &observed.request {
-        RequestSeen::Unknown(trouble) => {
-            let reason = match trouble {
-                Some(trouble) => format!("looking for request {name}: {trouble}"),
-                None => format!("looking for request {name}"),
+        RequestSeen::Unknown(why) => {
+            let reason = format!("looking for request {name}");
+            return match why {
+                Some(why) => trouble(State::Filing, format!("{reason}: {why}"), Order::Stay),
+                None => step(State::Filing, reason, Order::Stay),
             };
-            return step(State::Filing, reason, Order::Stay);
         }
         RequestSeen::Absent(None) => {
             return step(State::Filing, format!("filing request {name}"), Order::File);
         }
-        RequestSeen::Absent(Some(trouble)) => {
-            return step(State::Filing, *trouble, Order::File);
-        }
+        RequestSeen::Absent(Some(why)) => return trouble(State::Filing, *why, Order::File),
         RequestSeen::Deleted => {
             let reason = format!("request {name} is being deleted; it is filed again after that");
             return step(State::Filing, reason, Order::Leave);
@@ -221,7 +221,7 @@ fn undecided_or_issued(
     let (not_after, order) = match (&observed.offer, observed.held) {
         (Offer::Valid(not_after), _) => (*not_after, Order::Connect),
         (_, Some(not_after)) => (not_after, Order::Stay),
-        (Offer::Invalid(why), None) => return step(State::Issued, *why, Order::Stay),
+        (Offer::Invalid(why), None) => return trouble(State::Issued, *why, Order::Stay),
         (Offer::Incomplete(what), None) => {
             return step(State::Issued, format!("waiting for {what}"), Order::Stay);
         }
@@ -238,19 +238,19 @@ fn undecided_or_issued(
     if now >= not_after {
         return step(State::Expired, expired(not_after), Order::Leave);
     }
-    let (state, reason) = match observed.link {
-        Link::Idle => (State::Issued, "certificate issued".to_owned()),
-        Link::Opening(None) => (State::Connecting, "opening the connection".to_owned()),
-        Link::Opening(Some(trouble)) => (State::Connecting, trouble.clone()),
-        Link::Open(None) => (State::Connected, "connected".to_owned()),
-        Link::Open(Some(why)) => (
-            State::Connected,
-            format!("connected; the broker takes no messages at the moment: {why}"),
-        ),
+    let next = match observed.link {
+        Link::Idle => step(State::Issued, "certificate issued", order),
+        Link::Opening(None) => step(State::Connecting, "opening the connection", order),
+        Link::Opening(Some(why)) => trouble(State::Connecting, why, order),
+        Link::Open(None) => step(State::Connected, "connected", order),
+        Link::Open(Some(why)) => {
+            let reason = format!("connected; the broker takes no messages at the moment: {why}");
+            trouble(State::Connected, reason, order)
+        }
     };
     Next {
         until: Some(not_after),
-        ..step(state, reason, order)
+        ..next
     }
 }
 
@@ -258,8 +258,16 @@ fn step(state: State, reason: impl Into<String>, order: Order) -> Next {
     Next {
         state,
         reason: reason.into(),
+        trouble: false,
         order,
         until: None,
+    }
+}
+
+fn trouble(state: State, reason: impl Into<String>, order: Order) -> Next {
+    Next {
+        trouble: true,
+        ..step(state, reason, order)
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, warn};
 
 /// A connection that lasted this long was a good one: the next attempt comes soon.
-const STABLE: Duration = Duration::from_mins(1);
+const STABLE: Duration = Duration::from_secs(10);
 /// How long a clean close may take.
 const CLOSE: Duration = Duration::from_secs(5);
 /// The pace at which the connection's state is looked at, besides the events it sends.

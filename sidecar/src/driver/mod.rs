@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tracing::field::display;
 use tracing::{error, info, warn};
 use volttron_crds::{CommonName, InstanceName, VolttronCertRequest, VolttronInstance};
 
@@ -210,15 +211,15 @@ impl Driver {
         }
         let namespace = &self.settings.pod_namespace;
         let asked = self.asked.as_ref();
-        let name = asked.map_or("", |asked| &asked.name);
-        let common_name = asked.map(|asked| asked.wanted.common_name.to_string());
-        let common_name = common_name.unwrap_or_default();
+        let name = asked.map(|asked| display(&asked.name));
+        let common_name = asked.map(|asked| display(&asked.wanted.common_name));
         let (state, reason) = (next.state, &next.reason);
         match state {
             State::Denied | State::Failed | State::Expired => {
-                error!(%state, %namespace, %name, %common_name, "{reason}");
+                error!(%state, %namespace, name, common_name, "{reason}");
             }
-            _ => info!(%state, %namespace, %name, %common_name, "{reason}"),
+            _ if next.trouble => warn!(%state, %namespace, name, common_name, "{reason}"),
+            _ => info!(%state, %namespace, name, common_name, "{reason}"),
         }
         self.metrics.state(state);
         self.standing.send_replace(standing);
