@@ -1,7 +1,7 @@
 //! Checks what a chart renders, without a cluster: `helm template … | chart-schema-check --openapi FOLDER --crds FOLDER`.
 //!
 //! Every document must be of a kind that Kubernetes has, with no field that it does not have, each of its type and none missing
-//! that is required. The CustomResourceDefinitions must be those of the folder, and no role may hold a wildcard.
+//! that is required. The `CustomResourceDefinitions` must be those of the folder, and no role may hold a wildcard.
 
 mod openapi;
 
@@ -17,13 +17,13 @@ use serde_json::Value;
 
 use openapi::Schemas;
 
-/// Checks rendered manifests, read from standard input, against the OpenAPI documents of Kubernetes.
+/// Checks rendered manifests, read from standard input, against the `OpenAPI` documents of Kubernetes.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Folder `api/openapi-spec/v3` of a Kubernetes release.
     #[arg(long)]
     openapi: PathBuf,
-    /// Folder with the CustomResourceDefinitions that must be rendered.
+    /// Folder with the `CustomResourceDefinitions` that must be rendered.
     #[arg(long)]
     crds: Option<PathBuf>,
     /// A kind of somebody else's that is let pass, such as `ServiceMonitor`.

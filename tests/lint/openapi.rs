@@ -1,4 +1,4 @@
-//! Kubernetes' OpenAPI documents, and whether a manifest is as they say.
+//! Kubernetes' `OpenAPI` documents, and whether a manifest is as they say.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -30,11 +30,14 @@ pub enum Write {
     Apply,
 }
 
+/// Annotations set, or removed where there is no value.
+pub type Annotations = &'static [(&'static str, Option<&'static str>)];
+
 /// What is changed of an existing request.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
     /// Annotations set, or removed where there is no value.
-    Annotations(&'static [(&'static str, Option<&'static str>)]),
+    Annotations(Annotations),
     /// One field of the spec.
     Spec(&'static str, &'static str),
     /// The controller's finalizer is removed.
@@ -157,7 +160,7 @@ impl Requests {
             dry_run: true,
             ..PostParams::default()
         };
-        let try_out = |annotations: Value, requester: Option<&str>| {
+        let try_out = |annotations: &Value, requester: Option<&str>| {
             serde_json::from_value::<DynamicObject>(body(
                 "gate-trial",
                 AGENTS,
@@ -172,7 +175,7 @@ impl Requests {
                 .is_some_and(|error| text(&error).contains(policy))
         };
         let decided = try_out(
-            json!({"volttron.org/decision": "approved"}),
+            &json!({"volttron.org/decision": "approved"}),
             Some("gate:admin"),
         );
         if !refused_by(
@@ -184,7 +187,7 @@ impl Requests {
         let rita = Self::new(cast.client(Person::Rita), AGENTS);
         let stamped = rita
             .api
-            .create(&dry, &try_out(json!({}), None))
+            .create(&dry, &try_out(&json!({}), None))
             .await
             .is_ok();
         if stamped != (stamping == Stamping::On) {
@@ -201,7 +204,7 @@ impl Requests {
         let trial = match self.api.get_opt(NAME).await {
             Ok(Some(trial)) => trial,
             _ => match rita
-                .create(&body(NAME, AGENTS, json!({}), Some(&user)), Write::Create)
+                .create(&body(NAME, AGENTS, &json!({}), Some(&user)), Write::Create)
                 .await
             {
                 Ok(trial) => trial,
@@ -255,7 +258,7 @@ pub async fn write_instance_status(admin: &Client, writer: Client) -> kube::Resu
 }
 
 /// A request as it is filed.
-pub fn body(name: &str, namespace: &str, annotations: Value, requester: Option<&str>) -> Value {
+pub fn body(name: &str, namespace: &str, annotations: &Value, requester: Option<&str>) -> Value {
     let mut body = json!({
         "apiVersion": "volttron.org/v1alpha1",
         "kind": "VolttronCertRequest",

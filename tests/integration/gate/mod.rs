@@ -1,6 +1,6 @@
 //! The approval gate against a real API server: who may file, decide on and write the status of a request, and how the refusal reads.
 //!
-//! The chart must be installed; the controller need not run. [`check`] makes the users and namespaces it needs, sends every row of
+//! The chart must be installed, with its default values but for `stamping`; the controller need not run. [`check`] makes the users and namespaces it needs, sends every row of
 //! [`table`] in every way it can be sent, and answers with all rows that went otherwise than they say.
 
 mod api;
@@ -29,7 +29,7 @@ const INSTANCE: &str = "central";
 pub struct Installation {
     /// Namespace the chart is installed in.
     pub namespace: String,
-    /// The controller's ServiceAccount.
+    /// The controller's `ServiceAccount`.
     pub service_account: String,
 }
 
@@ -45,7 +45,7 @@ impl Default for Installation {
 /// Whether the API server writes down requesters and approvers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stamping {
-    /// The chart's MutatingAdmissionPolicy is installed.
+    /// The chart's `MutatingAdmissionPolicy` is installed.
     On,
     /// It is not, by choice or because the API server does not serve it.
     Off,
@@ -73,9 +73,8 @@ pub async fn check(
         .await
         .map_err(|error| format!("cannot prepare the users: {error}"))?;
     rows::clear(admin, &cast).await?;
-    let stamping = live(admin, &cast, Duration::from_secs(60)).await?;
-    let mut wrong = roles::check(admin, &cast).await;
-    let mut rows = roles::count();
+    let stamping = live(admin, &cast, Duration::from_mins(1)).await?;
+    let (mut rows, mut wrong) = roles::check(admin, &cast).await;
     for row in table::rows() {
         if row.only.is_some_and(|only| only != stamping) {
             continue;

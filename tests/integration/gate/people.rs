@@ -307,22 +307,34 @@ async fn bind(
     role: &str,
     people: &[Person],
 ) -> kube::Result<()> {
-    let subject = |person: &Person| Subject {
+    let users: Vec<String> = people.iter().map(|person| person.user(cast)).collect();
+    bind_users(admin, namespace, role, &users).await
+}
+
+/// Binds a `ClusterRole` to users in one namespace.
+pub async fn bind_users(
+    admin: &Client,
+    namespace: &str,
+    role: &str,
+    users: &[String],
+) -> kube::Result<()> {
+    let subject = |user: &String| Subject {
         api_group: Some("rbac.authorization.k8s.io".to_owned()),
         kind: "User".to_owned(),
-        name: person.user(cast),
+        name: user.clone(),
         namespace: None,
     };
+    let name = format!("{role}-{}", users.concat().replace(':', "-"));
     let binding = RoleBinding {
-        metadata: named(role),
+        metadata: named(&name),
         role_ref: RoleRef {
             api_group: "rbac.authorization.k8s.io".to_owned(),
             kind: "ClusterRole".to_owned(),
             name: role.to_owned(),
         },
-        subjects: Some(people.iter().map(subject).collect()),
+        subjects: Some(users.iter().map(subject).collect()),
     };
-    apply(&Api::namespaced(admin.clone(), namespace), role, &binding).await
+    apply(&Api::namespaced(admin.clone(), namespace), &name, &binding).await
 }
 
 fn named(name: &str) -> ObjectMeta {

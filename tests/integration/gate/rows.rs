@@ -4,7 +4,7 @@ use kube::api::DynamicObject;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::api::{Change, Requests, Write, body, text, write_instance_status};
+use super::api::{Annotations, Change, Requests, Write, body, text, write_instance_status};
 use super::people::{Cast, Person};
 use super::{AGENTS, INSTANCE, PLANT, Stamping};
 
@@ -38,7 +38,7 @@ pub enum What {
 #[derive(Default)]
 pub struct New {
     /// Its annotations.
-    pub annotations: &'static [(&'static str, Option<&'static str>)],
+    pub annotations: Annotations,
     /// Whom it names as requester.
     pub requester: Requester,
     /// Its namespace, where it is not that of the agents.
@@ -67,7 +67,7 @@ pub struct Given {
     /// Who filed it.
     pub by: Person,
     /// What was decided since, and by whom.
-    pub decided: Option<(Person, &'static [(&'static str, Option<&'static str>)])>,
+    pub decided: Option<(Person, Annotations)>,
     /// The controller holds it by its finalizer.
     pub held: bool,
     /// It names no namespace for its instance: a JSON null.
@@ -256,7 +256,7 @@ fn filed(new: &New, who: Person, cast: &Cast) -> Value {
     let mut filed = body(
         "gate-new",
         new.namespace.unwrap_or(AGENTS),
-        annotations,
+        &annotations,
         requester.as_deref(),
     );
     if new.generate_name {
@@ -277,7 +277,7 @@ async fn stand(admin: &Client, cast: &Cast, given: &Given) -> Result<DynamicObje
     };
     let as_person = |person| Requests::new(cast.client(person), AGENTS);
     let user = given.by.user(cast);
-    let mut request = body("gate-row", AGENTS, json!({}), Some(&user));
+    let mut request = body("gate-row", AGENTS, &json!({}), Some(&user));
     if given.null_namespace {
         request["spec"]["instanceRef"] = json!({"name": INSTANCE, "namespace": null});
     }

@@ -2,7 +2,7 @@
 
 use volttron_crds::well_known::{DECIDED_BY, DECISION, POD_NAME, REASON};
 
-use super::Stamping;
+use super::{Stamping, api};
 use super::api::Change::{Annotations, NoFinalizer, Spec, Status};
 use super::people::Person::{Agent, Alice, Anna, Ben, Controller, Olga, Rita, Root, Will};
 use super::rows::Expected::{Absent, Is, Stamped};
@@ -81,7 +81,7 @@ fn deciding() -> Vec<Row> {
     let approve = Annotations(&[(DECISION, Some("approved"))]);
     let deny = Annotations(&[(DECISION, Some("denied"))]);
     let deny_with_reason = Annotations(&[(DECISION, Some("denied")), (REASON, Some("unknown device"))]);
-    let decide = |value: &'static [(&'static str, Option<&'static str>)]| Change(UNDECIDED, Annotations(value));
+    let decide = |value: api::Annotations| Change(UNDECIDED, Annotations(value));
     let nonsense = "write approved or denied, or remove the annotation to take a decision back";
     vec![
         row("approved by an approver", Anna, Change(UNDECIDED, approve), Accepted(&[(DECISION, Is("approved")), (DECIDED_BY, Stamped("gate:anna"))])),
@@ -131,7 +131,7 @@ fn taking_back() -> Vec<Row> {
 }
 
 fn signing() -> Vec<Row> {
-    let sign = |value: &'static [(&'static str, Option<&'static str>)]| Annotations(value);
+    let sign = |value: api::Annotations| Annotations(value);
     let for_anna = sign(&[(DECISION, Some("approved")), (DECIDED_BY, Some("gate:anna"))]);
     let by_ben = sign(&[(DECISION, Some("approved")), (DECIDED_BY, Some("gate:ben"))]);
     let deny_and_keep = sign(&[(DECISION, Some("denied")), (DECIDED_BY, Some("gate:anna"))]);
