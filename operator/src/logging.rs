@@ -3,6 +3,9 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+/// What is logged by default: the spans of kube-rs only repeat what our own lines say.
+const DEFAULT: &str = "info,kube_runtime=warn,kube_client=warn";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub enum Format {
@@ -13,14 +16,14 @@ pub enum Format {
     Json,
 }
 
-/// What is logged by default: kube-rs' spans only repeat what our lines say.
-const DEFAULT: &str = "info,kube_runtime=warn,kube_client=warn";
-
 /// Starts logging as `RUST_LOG` says, [`DEFAULT`] where it is not set.
 pub fn start(format: Format) {
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV)
+        .ok()
+        .filter(|wanted| !wanted.is_empty());
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+        .parse_lossy(wanted.as_deref().unwrap_or(DEFAULT));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

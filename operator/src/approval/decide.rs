@@ -45,6 +45,11 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// Whether an undecided request waits for this as well.
+    fn is_for_instance(&self) -> bool {
+        matches!(self, Self::Instance(_) | Self::InstanceDeleted(_))
+    }
+
     /// The `reason` of the condition.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -81,7 +86,7 @@ pub enum Step<'a> {
 
 /// Decides the next step for a request. Signing needs an approval, always.
 #[must_use]
-pub fn decide<'a>(observed: Observed<'a>) -> Step<'a> {
+pub fn decide(observed: Observed<'_>) -> Step<'_> {
     let Observed {
         request,
         checked,
@@ -101,21 +106,15 @@ pub fn decide<'a>(observed: Observed<'a>) -> Step<'a> {
         (Ok(checked), _) => checked,
         (Err(rejection), _) => return Step::Fail(rejection),
     };
+    let is_out = certificate_ends.is_some() && request.phase() == Some(Phase::Issued);
     match (verdict, obstacle) {
         (Some(approved), None) => Step::Issue(approved, checked),
-        // An issued certificate stays issued while the broker is away.
-        (_, Some(_)) if certificate_ends.is_some() && is_issued(request) => Step::Keep(checked),
+        // An issued certificate stays: while the broker is away, and when the annotation is taken
+        // away, which is no denial.
+        _ if is_out => Step::Keep(checked),
         (Some(approved), Some(obstacle)) => Step::Hold(approved, obstacle),
-        // The annotation was taken away after the certificate was issued: that is no denial.
-        (None, _) if certificate_ends.is_some() && is_issued(request) => Step::Keep(checked),
-        (None, obstacle) => Step::Pend(
-            obstacle.filter(|w| matches!(w, Waiting::Instance(_) | Waiting::InstanceDeleted(_))),
-        ),
+        (None, obstacle) => Step::Pend(obstacle.filter(|waiting| waiting.is_for_instance())),
     }
-}
-
-fn is_issued(request: &VolttronCertRequest) -> bool {
-    request.phase() == Some(Phase::Issued)
 }
 
 /// The end of the certificate that status records, if one was issued.

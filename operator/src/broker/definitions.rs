@@ -30,10 +30,8 @@ impl Topology {
                 "user": MANAGEMENT_USER, "vhost": self.virtual_host,
                 "configure": ".*", "write": ".*", "read": ".*",
             }],
-            "exchanges": [
-                self.exchange(EXCHANGE, "topic", json!({"alternate-exchange": ALTERNATE_EXCHANGE})),
-                self.exchange(ALTERNATE_EXCHANGE, "fanout", json!({})),
-            ],
+            "exchanges": exchanges()
+                .map(|(name, kind, arguments)| self.exchange(name, kind, &arguments)),
         })
     }
 
@@ -46,8 +44,8 @@ impl Topology {
         json!({"users": users, "permissions": permissions})
     }
 
-    fn exchange(&self, name: &str, kind: &str, arguments: Value) -> Value {
-        let mut exchange = expected_exchange(kind, &arguments);
+    fn exchange(&self, name: &str, kind: &str, arguments: &Value) -> Value {
+        let mut exchange = expected_exchange(kind, arguments);
         exchange["name"] = name.into();
         exchange["vhost"] = self.virtual_host.as_str().into();
         exchange
@@ -64,35 +62,37 @@ impl Topology {
             "configure": configure, "write": write, "read": read,
         })
     }
+}
 
-    /// What is wrong with the exchanges a broker lists; empty where all is as it should be.
-    #[must_use]
-    pub fn faults(&self, listed: &[Value]) -> Vec<String> {
-        let expected = [
-            (
-                EXCHANGE,
-                "topic",
-                json!({"alternate-exchange": ALTERNATE_EXCHANGE}),
-            ),
-            (ALTERNATE_EXCHANGE, "fanout", json!({})),
-        ];
-        expected
-            .iter()
-            .filter_map(|(name, kind, arguments)| {
-                let Some(found) = listed.iter().find(|exchange| exchange["name"] == *name) else {
-                    return Some(format!("exchange {name} is missing"));
-                };
-                let wanted = expected_exchange(kind, arguments);
-                let differs = ["type", "durable", "arguments"]
-                    .iter()
-                    .find(|key| found[**key] != wanted[**key])?;
-                Some(format!(
-                    "exchange {name} has {differs} {} where VOLTTRON needs {}",
-                    found[*differs], wanted[*differs]
-                ))
-            })
-            .collect()
-    }
+/// What is wrong with the exchanges that a broker lists; empty where all is as it should be.
+#[must_use]
+pub fn exchange_faults(listed: &[Value]) -> Vec<String> {
+    let fault = |(name, kind, arguments): (&str, &str, Value)| {
+        let Some(found) = listed.iter().find(|exchange| exchange["name"] == name) else {
+            return Some(format!("exchange {name} is missing"));
+        };
+        let wanted = expected_exchange(kind, &arguments);
+        let differs = ["type", "durable", "arguments"]
+            .into_iter()
+            .find(|key| found[*key] != wanted[*key])?;
+        Some(format!(
+            "exchange {name} has {differs} {} where VOLTTRON needs {}",
+            found[differs], wanted[differs]
+        ))
+    };
+    exchanges().into_iter().filter_map(fault).collect()
+}
+
+/// Name, type and arguments of the exchanges that VOLTTRON's clients expect and never declare.
+fn exchanges() -> [(&'static str, &'static str, Value); 2] {
+    [
+        (
+            EXCHANGE,
+            "topic",
+            json!({"alternate-exchange": ALTERNATE_EXCHANGE}),
+        ),
+        (ALTERNATE_EXCHANGE, "fanout", json!({})),
+    ]
 }
 
 /// The definitions a managed broker imports at each start: topology, and the operator's own user
@@ -156,10 +156,10 @@ mod tests {
             .as_array()
             .unwrap()
             .clone();
-        assert_eq!(topology.faults(&listed), Vec::<String>::new());
+        assert_eq!(exchange_faults(&listed), Vec::<String>::new());
         listed[0]["arguments"] = json!({});
         listed.remove(1);
-        let faults = topology.faults(&listed);
+        let faults = exchange_faults(&listed);
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].contains("alternate-exchange"), "{faults:?}");
         assert!(faults[1].contains("undeliverable is missing"), "{faults:?}");

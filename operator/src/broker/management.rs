@@ -16,7 +16,7 @@ use std::time::Duration;
 /// A broker that does not answer within this is taken for unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest a call may take; an import of some thousand users needs seconds.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Talks to the management API of one broker, as [`super::MANAGEMENT_USER`], trusting the
 /// instance's CA alone.

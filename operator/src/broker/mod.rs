@@ -5,7 +5,7 @@ mod management;
 mod permissions;
 mod users;
 
-pub use definitions::{Topology, boot_definitions, password_hash};
+pub use definitions::{Topology, boot_definitions, exchange_faults, password_hash};
 pub use management::{ManagementClient, ManagementError};
 pub use permissions::Permissions;
 pub use users::{Repaired, UserKeeper, UserKeeperHandle};

@@ -159,7 +159,7 @@ impl Authority {
         let parsed = blocks
             .iter()
             .map(|der| match X509Certificate::from_der(der) {
-                Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+                Ok(([], certificate)) => Ok(certificate),
                 _ => Err(AuthorityError::CertificateMalformed),
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -7,6 +7,8 @@ mod server;
 
 pub use authority::{Authority, generate};
 pub use csr::{CheckedRequest, Rejection, RequestProfile, check, validate};
+#[cfg(test)]
+pub use csr::{KeyKind, SubjectKey};
 pub use leaf::{LeafError, SerialNumber, SignedCertificate, adopt, sign};
 pub use server::{ServerPair, issue_server_pair, server_pair_is_current};
 

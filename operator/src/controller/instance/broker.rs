@@ -5,7 +5,7 @@ use super::authority::{delete_own_secret, own_secret_metadata};
 use super::objects::{self, Parts};
 use crate::broker::{
     ManagementClient, ManagementError, Repaired, Topology, UserKeeper, UserKeeperHandle,
-    boot_definitions, password_hash,
+    boot_definitions, exchange_faults, password_hash,
 };
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error, chain};
@@ -131,10 +131,10 @@ async fn set_up(
     } else {
         Vec::new()
     };
-    if !topology.faults(&found).is_empty() {
+    if !exchange_faults(&found).is_empty() {
         client.import(&topology.definitions()).await?;
         let exchanges = client.exchanges(&topology.virtual_host).await?;
-        let faults = topology.faults(&exchanges);
+        let faults = exchange_faults(&exchanges);
         if !faults.is_empty() {
             return Err(Problem::Topology(Fault::new(
                 "TopologyMismatch",
@@ -179,9 +179,9 @@ fn with_hint(mut fault: Fault, instance: &VolttronInstance) -> Fault {
     if fault.reason == "Unreachable" {
         let namespace = instance.namespace().unwrap_or_default();
         let name = instance.name_any();
-        fault.message.push_str(&format!(
-            "; see `kubectl describe pod -n {namespace} {name}-rabbitmq-0` and its log"
-        ));
+        let place =
+            format!("; see `kubectl describe pod -n {namespace} {name}-rabbitmq-0` and its log");
+        fault.message.push_str(&place);
     }
     fault
 }

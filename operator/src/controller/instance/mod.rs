@@ -83,7 +83,7 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
             let fault = Fault::new("InvalidInstanceName", invalid.to_string());
             let observed = status::Observed {
                 authority: Err(&fault),
-                broker: Err(&fault),
+                broker_fault: Some(&fault),
             };
             write_status(instance, context, observed, now).await?;
             return Ok(Action::await_change());
@@ -131,7 +131,7 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     );
     let observed = status::Observed {
         authority: authority.as_ref().map(AsRef::as_ref),
-        broker: broker.state.as_ref().map(|()| ()),
+        broker_fault: broker.state.as_ref().err(),
     };
     write_status(instance, context, observed, now).await?;
     if authority.is_ok() && broker.state.is_ok() {

@@ -9,9 +9,10 @@ use volttron_crds::{
 };
 
 /// What was found.
+#[derive(Clone, Copy)]
 pub(super) struct Observed<'a> {
     pub(super) authority: Result<&'a Authority, &'a Fault>,
-    pub(super) broker: Result<(), &'a Fault>,
+    pub(super) broker_fault: Option<&'a Fault>,
 }
 
 /// The status that says what was found.
@@ -57,7 +58,7 @@ pub(super) fn next(
             now,
         );
     };
-    let (authority, broker) = (observed.authority.err(), observed.broker.err());
+    let (authority, broker) = (observed.authority.err(), observed.broker_fault);
     set(
         "CertificateAuthorityReady",
         authority,

@@ -28,9 +28,12 @@ use volttron_crds::{CommonName, Phase, VolttronCertRequest, well_known};
 /// How soon a reconcile that met a newer object is run again.
 const CONFLICT_RETRY: Duration = Duration::from_millis(200);
 /// The longest sleep until a certificate runs out; clocks may be set meanwhile.
-const LONGEST_SLEEP: Duration = Duration::from_secs(6 * 3600);
+const LONGEST_SLEEP: Duration = Duration::from_hours(6);
 /// How soon a request looks again for what should be there by then without a watch telling.
-const HOLD_RETRY: Duration = Duration::from_secs(60);
+const HOLD_RETRY: Duration = Duration::from_mins(1);
+
+/// The smallest RSA key any instance accepts.
+const LOWEST_RSA_BITS: i32 = 2048;
 
 /// Brings one request a step further.
 pub(super) async fn reconcile(
@@ -78,9 +81,10 @@ async fn advance(request: &VolttronCertRequest, context: &Context) -> Result<Act
     let patches = Patches::new(context, request, now);
     match step {
         Step::Fail(rejection) => {
-            patches
-                .status(request, status::failed(request, rejection, now))
-                .await?;
+            // What is asked for is shown even where this instance cannot give it.
+            let readable = pki::check(&request.spec.request, LOWEST_RSA_BITS).ok();
+            let next = status::failed(request, readable.as_ref(), rejection, now);
+            patches.status(request, next).await?;
             Ok(Action::await_change())
         }
         Step::Pend(waiting) => {
@@ -123,7 +127,6 @@ fn check(
     request: &VolttronCertRequest,
     runtime: Option<&InstanceRuntime>,
 ) -> Result<CheckedRequest, Rejection> {
-    const LOWEST_RSA_BITS: i32 = 2048;
     let encoded = &request.spec.request;
     match runtime {
         Some(runtime) if request.phase() == Some(Phase::Issued) => {

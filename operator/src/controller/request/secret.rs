@@ -33,12 +33,12 @@ pub(super) async fn store(
     let namespace = request.namespace().unwrap_or_default();
     let name = request.secret_name();
     if let Some(certificate) = recorded {
-        return Ok(
-            match restore(request, &certificate.chain, authority.bundle(), context).await? {
-                true => Stored::Certificate(certificate),
-                false => Stored::Foreign,
-            },
-        );
+        let kept = restore(request, &certificate.chain, authority.bundle(), context).await?;
+        return Ok(if kept {
+            Stored::Certificate(certificate)
+        } else {
+            Stored::Foreign
+        });
     }
     let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
     let signed = sign()?;

@@ -17,6 +17,7 @@ pub(super) fn pending(
     now: Timestamp,
 ) -> VolttronCertRequestStatus {
     let mut next = Next::of(request, checked, now);
+    next.reserve_serial_number();
     next.status.phase = Some(Phase::Pending);
     next.status.decision = None;
     next.clear(&["Approved", "Denied", "Failed"]);
@@ -41,6 +42,7 @@ pub(super) fn held(
     now: Timestamp,
 ) -> VolttronCertRequestStatus {
     let mut next = Next::of(request, checked, now);
+    next.reserve_serial_number();
     next.status.phase = Some(Phase::Approved);
     next.decide(verdict);
     next.clear(&["Denied", "Failed"]);
@@ -101,13 +103,14 @@ pub(super) fn denied(
     next.status
 }
 
-/// It can never be signed.
+/// It can never be signed; `readable` is what could be read of it all the same.
 pub(super) fn failed(
     request: &VolttronCertRequest,
+    readable: Option<&CheckedRequest>,
     rejection: &Rejection,
     now: Timestamp,
 ) -> VolttronCertRequestStatus {
-    let mut next = Next::of(request, None, now);
+    let mut next = Next::of(request, readable, now);
     next.status.phase = Some(Phase::Failed);
     next.status.decision = None;
     next.clear(&["Approved", "Denied"]);
@@ -148,16 +151,18 @@ impl Next {
             status.common_name = Some(checked.common_name.to_string());
             status.key_algorithm = Some(checked.key.algorithm.to_string());
             status.key_fingerprint = Some(checked.key.fingerprint());
-            // Set aside before anything is signed, and never changed again.
-            if status.serial_number.is_none() {
-                status.serial_number = Some(SerialNumber::random().to_string());
-            }
         }
         Self {
             status,
             generation: request.metadata.generation,
             now,
         }
+    }
+
+    /// Sets a serial number aside before anything is signed. It is never changed again.
+    fn reserve_serial_number(&mut self) {
+        let reserve = || SerialNumber::random().to_string();
+        self.status.serial_number.get_or_insert_with(reserve);
     }
 
     fn decide(&mut self, verdict: &Verdict) {

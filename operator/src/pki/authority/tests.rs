@@ -1,1 +1,304 @@
+use super::*;
+use crate::pki::{
+    RequestProfile, SerialNumber, adopt, issue_server_pair, server_pair_is_current, sign, validate,
+};
+use base64::Engine;
+use std::time::Duration;
+use volttron_crds::Subject;
+use x509_parser::prelude::X509Version;
 
+const YEAR: Duration = Duration::from_hours(365 * 24);
+
+fn now() -> Timestamp {
+    "2026-06-01T12:00:00Z".parse().unwrap()
+}
+
+fn pair(settings: &GeneratedAuthority) -> GeneratedPair {
+    generate(&"central".parse().unwrap(), settings, now()).unwrap()
+}
+
+fn authority(pair: &GeneratedPair) -> Authority {
+    Authority::load(&pair.certificate, &pair.key, None, now()).unwrap()
+}
+
+fn checked(name: &str, key: &KeyPair) -> crate::pki::CheckedRequest {
+    let mut params = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Elsewhere");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let pem = params.serialize_request(key).unwrap().pem().unwrap();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
+    let profile = RequestProfile {
+        instance: "central".parse().unwrap(),
+        min_rsa_bits: 2048,
+        reserved_names: Vec::new(),
+    };
+    validate(&encoded, &profile).unwrap()
+}
+
+fn first(chain: &str) -> Vec<u8> {
+    certificate_blocks(chain).unwrap().remove(0)
+}
+
+#[test]
+fn a_generated_authority_loads_with_every_key_algorithm() {
+    let subject = Subject {
+        country: Some("US".into()),
+        ..Subject::default()
+    };
+    for key_algorithm in [
+        KeyAlgorithm::EcdsaP256,
+        KeyAlgorithm::EcdsaP384,
+        KeyAlgorithm::Rsa3072,
+    ] {
+        let pair = pair(&GeneratedAuthority {
+            key_algorithm,
+            subject: subject.clone(),
+            ..GeneratedAuthority::default()
+        });
+        let authority = authority(&pair);
+        assert_eq!(authority.bundle(), pair.certificate.replace("\r\n", "\n"));
+        assert_eq!(authority.intermediates(), "");
+        let der = first(&pair.certificate);
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        assert_eq!(
+            certificate.subject().to_string(),
+            "C=US, CN=central root CA"
+        );
+    }
+}
+
+#[test]
+fn a_pair_that_may_not_sign_is_refused_with_its_fault() {
+    let good = pair(&GeneratedAuthority::default());
+    let other = pair(&GeneratedAuthority::default());
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::default()
+        .self_signed(&leaf_key)
+        .unwrap()
+        .pem();
+    let mut no_sign = CertificateParams::default();
+    no_sign.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    no_sign.key_usages = vec![KeyUsagePurpose::CrlSign];
+    let no_sign = no_sign.self_signed(&leaf_key).unwrap().pem();
+    let load = |certificate: &str, key: &str, at| {
+        Authority::load(certificate, key, None, at).map_err(|e| e.reason())
+    };
+
+    let leaf_pem = leaf_key.serialize_pem();
+    let later = now()
+        .checked_add(SignedDuration::from_hours(11 * 8766))
+        .unwrap();
+    let earlier = now().checked_sub(SignedDuration::from_hours(1)).unwrap();
+    for (result, reason) in [
+        (load("", &good.key, now()), "InvalidCertificate"),
+        (
+            load(
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                &good.key,
+                now(),
+            ),
+            "InvalidCertificate",
+        ),
+        (load(&good.certificate, "nonsense", now()), "InvalidKey"),
+        (load(&good.certificate, &other.key, now()), "KeyMismatch"),
+        (load(&good.certificate, &good.key, later), "Expired"),
+        (load(&good.certificate, &good.key, earlier), "NotYetValid"),
+        (load(&leaf, &leaf_pem, now()), "NotACertificateAuthority"),
+        (load(&no_sign, &leaf_pem, now()), "KeyUsageForbidsSigning"),
+    ] {
+        assert_eq!(result.err(), Some(reason));
+    }
+}
+
+#[test]
+fn an_intermediate_authority_needs_its_root_and_serves_its_chain() {
+    let root = pair(&GeneratedAuthority::default());
+    let root_authority = authority(&root);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "central issuing CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.not_before = to_offset_date_time(now());
+    params.not_after =
+        to_offset_date_time(now().checked_add(SignedDuration::from_hours(8766)).unwrap());
+    let intermediate = params
+        .signed_by(&key, root_authority.issuer())
+        .unwrap()
+        .pem();
+    let key = key.serialize_pem();
+
+    let alone = Authority::load(&intermediate, &key, None, now());
+    assert_eq!(alone.err().map(|e| e.reason()), Some("IncompleteChain"));
+    let chain = format!("{intermediate}{}", root.certificate);
+    let loaded = Authority::load(&chain, &key, None, now()).unwrap();
+    assert_eq!(loaded.bundle(), root_authority.bundle());
+    let with_roots = Authority::load(&intermediate, &key, Some(&root.certificate), now()).unwrap();
+    assert_eq!(with_roots.bundle(), root_authority.bundle());
+    let stranger = pair(&GeneratedAuthority::default());
+    let broken = format!("{intermediate}{}", stranger.certificate);
+    assert!(matches!(
+        Authority::load(&broken, &key, None, now()),
+        Err(AuthorityError::BrokenChain(2))
+    ));
+
+    let agent = KeyPair::generate().unwrap();
+    let request = checked("central.a.b", &agent);
+    let signed = sign(&loaded, &request, &SerialNumber::random(), YEAR, now()).unwrap();
+    assert_eq!(
+        certificate_blocks(&signed.chain).unwrap().len(),
+        2,
+        "leaf and intermediate, no root"
+    );
+}
+
+#[test]
+fn what_is_signed_is_the_profile_whatever_the_request_asked() {
+    let authority = authority(&pair(&GeneratedAuthority::default()));
+    let key = KeyPair::generate().unwrap();
+    let request = checked("central.collector2.forwarder", &key);
+    let serial = SerialNumber::random();
+    let signed = sign(
+        &authority,
+        &request,
+        &serial,
+        Duration::from_hours(1),
+        now(),
+    )
+    .unwrap();
+    let der = first(&signed.chain);
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+
+    assert_eq!(certificate.version(), X509Version::V3);
+    assert_eq!(
+        certificate.subject().to_string(),
+        "CN=central.collector2.forwarder"
+    );
+    assert_eq!(hex::encode(certificate.raw_serial()), serial.to_string());
+    assert!(certificate.subject_alternative_name().unwrap().is_none());
+    assert!(!certificate.is_ca());
+    let usage = certificate.key_usage().unwrap().unwrap();
+    assert!(usage.critical && usage.value.digital_signature() && usage.value.flags == 1);
+    let extended = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(
+        extended.client_auth && !extended.server_auth && !extended.any && extended.other.is_empty()
+    );
+    let oids: Vec<String> = certificate
+        .extensions()
+        .iter()
+        .map(|e| e.oid.to_id_string())
+        .collect();
+    assert_eq!(
+        oids.len(),
+        5,
+        "AKI, SKI, KU, EKU and basicConstraints: {oids:?}"
+    );
+    assert!(authority.signed(&certificate));
+    assert_eq!(
+        signed.not_before,
+        now().checked_sub(SignedDuration::from_mins(5)).unwrap()
+    );
+    assert_eq!(
+        signed.not_after,
+        now().checked_add(SignedDuration::from_hours(1)).unwrap()
+    );
+    assert_eq!(
+        to_timestamp(certificate.validity().not_after),
+        signed.not_after
+    );
+}
+
+#[test]
+fn no_certificate_outlives_the_authority() {
+    let authority = authority(&pair(&GeneratedAuthority {
+        duration: "2h".into(),
+        ..GeneratedAuthority::default()
+    }));
+    let request = checked("central.a.b", &KeyPair::generate().unwrap());
+    let signed = sign(&authority, &request, &SerialNumber::random(), YEAR, now()).unwrap();
+    assert_eq!(signed.not_after, authority.not_after());
+}
+
+#[test]
+fn only_the_very_certificate_is_adopted() {
+    let authority = authority(&pair(&GeneratedAuthority::default()));
+    let stranger = self::authority(&pair(&GeneratedAuthority::default()));
+    let (key, other_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let (request, other) = (
+        checked("central.a.b", &key),
+        checked("central.a.b", &other_key),
+    );
+    let (serial, other_serial) = (SerialNumber::random(), SerialNumber::random());
+    let signed = sign(&authority, &request, &serial, YEAR, now()).unwrap();
+    assert_eq!(
+        adopt(&authority, &request, &serial, &signed.chain),
+        Some(signed.clone())
+    );
+    assert_eq!(
+        adopt(&authority, &request, &other_serial, &signed.chain),
+        None
+    );
+    assert_eq!(adopt(&authority, &other, &serial, &signed.chain), None);
+    assert_eq!(adopt(&stranger, &request, &serial, &signed.chain), None);
+    assert_eq!(adopt(&authority, &request, &serial, "nonsense"), None);
+}
+
+#[test]
+fn serial_numbers_survive_being_written() {
+    let serial = SerialNumber::random();
+    assert_eq!(SerialNumber::parse(&serial.to_string()), Some(serial));
+    assert_eq!(SerialNumber::parse("12"), None);
+    assert_ne!(SerialNumber::random(), SerialNumber::random());
+}
+
+#[test]
+fn a_server_pair_is_kept_until_a_third_of_its_life_is_left() {
+    let authority = authority(&pair(&GeneratedAuthority::default()));
+    let names = vec![
+        "central-rabbitmq.volttron.svc".to_owned(),
+        "localhost".to_owned(),
+    ];
+    let pair = issue_server_pair(&authority, &names, now()).unwrap();
+    let is_current = |names: &[String], days: i64| {
+        let at = now()
+            .checked_add(SignedDuration::from_hours(24 * days))
+            .unwrap();
+        server_pair_is_current(&authority, &pair.chain, &pair.key, names, at)
+    };
+    assert!(is_current(&names, 0) && is_current(&names, 59));
+    assert!(!is_current(&names, 61));
+    assert!(!is_current(&["other".to_owned()], 0));
+    let stranger = self::authority(&self::pair(&GeneratedAuthority::default()));
+    assert!(!server_pair_is_current(
+        &stranger,
+        &pair.chain,
+        &pair.key,
+        &names,
+        now()
+    ));
+    let other_key = KeyPair::generate().unwrap().serialize_pem();
+    assert!(!server_pair_is_current(
+        &authority,
+        &pair.chain,
+        &other_key,
+        &names,
+        now()
+    ));
+}
+
+#[test]
+fn an_authority_does_not_print_its_key() {
+    let printed = format!("{:?}", authority(&pair(&GeneratedAuthority::default())));
+    assert!(
+        printed.starts_with("Authority { sha256:") && !printed.contains("PRIVATE"),
+        "{printed}"
+    );
+}
