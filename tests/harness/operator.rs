@@ -1,0 +1,214 @@
+//! The operator as a plain process.
+
+use crate::children::{self, TIED};
+use crate::{SOON, eventually};
+use local_cluster::Hosts;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Lines of the log that a failure shows.
+const TAIL: usize = 40;
+
+/// `volttron-operator controller` with its log; killed when dropped.
+pub struct Operator {
+    program: PathBuf,
+    hosts: Hosts,
+    kubeconfig: PathBuf,
+    listen: SocketAddr,
+    log: PathBuf,
+    child: Arc<Mutex<Option<Child>>>,
+}
+
+/// An answer of the operator's HTTP server.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The header `Content-Type`.
+    pub content_type: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Operator {
+    /// Starts it with the rights of `kubeconfig`; logs and settings go to `folder`.
+    pub(crate) fn start(folder: &Path, hosts: Hosts, kubeconfig: PathBuf) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let listen = listener.local_addr().expect("an address");
+        drop(listener);
+        let operator = Self {
+            program: binary("volttron-operator", "OPERATOR_BIN"),
+            hosts,
+            kubeconfig,
+            listen,
+            log: folder.join("operator.log"),
+            child: Arc::default(),
+        };
+        operator.start_again();
+        operator
+    }
+
+    /// Starts it again after [`Self::kill`] or [`Self::terminate`].
+    pub fn start_again(&self) {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("the log can be opened");
+        let errors = log.try_clone().expect("the log can be opened");
+        let mut command = self.hosts.command("setpriv");
+        command
+            .args(TIED)
+            .arg(&self.program)
+            .args(["controller", "--listen", &self.listen.to_string()])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("POD_NAMESPACE", crate::SYSTEM)
+            .env("POD_NAME", "volttron-operator-test")
+            .env("RUST_LOG", "info,volttron_operator=debug")
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors);
+        let child = children::spawn(command).expect("the operator can be started");
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&self) {
+        end(&self.child);
+    }
+
+    /// Something that ends it at once, for whoever is to do that.
+    pub fn killer(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let child = Arc::clone(&self.child);
+        Arc::new(move || end(&child))
+    }
+
+    /// Asks it to end (SIGTERM) and returns how it did.
+    pub async fn terminate(&self, limit: Duration) -> ExitStatus {
+        let child = self
+            .child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let child = Arc::new(Mutex::new(child.expect("the operator runs")));
+        let pid = child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .id();
+        let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("the operator runs");
+        let status = eventually("the operator ends after SIGTERM", limit, async || {
+            let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+            child
+                .try_wait()
+                .expect("a child can be waited for")
+                .ok_or_else(|| "it still runs".to_owned())
+        });
+        status.await
+    }
+
+    /// Its process id; none where it has ended.
+    pub fn pid(&self) -> Option<u32> {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = child.as_mut()?;
+        match child.try_wait() {
+            Ok(None) => Some(child.id()),
+            _ => None,
+        }
+    }
+
+    /// Asks its HTTP server.
+    pub async fn get(&self, path: &str) -> Result<Answer, String> {
+        let url = format!("http://{}{path}", self.listen);
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(5))
+            .build()
+            .map_err(|error| error.to_string())?
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
+        let kind = answer.headers().get("content-type");
+        Ok(Answer {
+            status: answer.status().as_u16(),
+            content_type: kind
+                .and_then(|kind| kind.to_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
+            body: answer.text().await.map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// Waits until `/readyz` is 200.
+    pub async fn wait_ready(&self) {
+        let what = format!("the operator is ready (log: {})", self.log.display());
+        eventually(&what, SOON, async || match self.get("/readyz").await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(format!("{}: {}", answer.status, answer.body)),
+            Err(error) => Err(format!("{error}\n{}", self.log_tail())),
+        })
+        .await;
+    }
+
+    /// All it has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn end(child: &Mutex<Option<Child>>) {
+    let child = child.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(mut child) = child {
+        // It fails where it has ended already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// A program of this workspace, built before: beside the test's own target, or where `variable` says.
+pub(crate) fn binary(name: &str, variable: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        let path = PathBuf::from(path);
+        assert!(
+            path.is_file(),
+            "{variable} is {}, and there is no such file",
+            path.display()
+        );
+        return path;
+    }
+    // target/<profile>/deps/<test>
+    let test = std::env::current_exe().expect("the test has a path");
+    let folder = test.parent().and_then(Path::parent).expect("a target folder");
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build -p {name}` first, or set {variable}",
+        path.display()
+    );
+    path
+}
+
+/// The sidecar's program, built before.
+pub fn sidecar_program() -> PathBuf {
+    binary("volttron-sidecar", "SIDECAR_BIN")
+}

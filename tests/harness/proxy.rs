@@ -1,0 +1,208 @@
+//! A reverse proxy between the operator and the API server, for faults at exact moments.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use futures::{FutureExt as _, StreamExt as _};
+use kube::{Client, Config};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+const MOST_BYTES: usize = 16 << 20;
+
+/// When the operator is killed, with respect to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the write reaches the API server.
+    Before,
+    /// After the write was applied, before its answer arrives.
+    After,
+}
+
+/// Passes everything on, with the sender's own token, until it is told otherwise.
+pub struct FaultProxy {
+    url: String,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+struct Shared {
+    upstream: Client,
+    base: String,
+    counted: Mutex<Counted>,
+    cut: watch::Sender<()>,
+    away: AtomicBool,
+}
+
+#[derive(Default)]
+struct Counted {
+    /// Which paths count.
+    paths: Vec<String>,
+    writes: Vec<String>,
+    fault: Option<Fault>,
+}
+
+struct Fault {
+    at: usize,
+    moment: Moment,
+    kill: Arc<dyn Fn() + Send + Sync>,
+    fired: oneshot::Sender<String>,
+}
+
+impl FaultProxy {
+    /// Starts it in front of the API server of `config`.
+    pub(crate) async fn start(config: &Config) -> Self {
+        let mut upstream = Config::new(config.cluster_url.clone());
+        upstream.root_cert.clone_from(&config.root_cert);
+        // A second attempt would be a second write.
+        upstream.default_retry = false;
+        let shared = Arc::new(Shared {
+            upstream: Client::try_from(upstream).expect("a URL and a CA make a client"),
+            base: config.cluster_url.to_string().trim_end_matches('/').to_owned(),
+            counted: Mutex::default(),
+            cut: watch::Sender::new(()),
+            away: AtomicBool::new(false),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let routes = Router::new().fallback(pass).with_state(Arc::clone(&shared));
+        let server = tokio::spawn(async move {
+            let _ = axum::serve(listener, routes).await;
+        });
+        Self {
+            url,
+            shared,
+            server,
+        }
+    }
+
+    /// What the operator takes for the API server.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Counts anew the writes to paths that begin with one of these. Dry runs and Events never count.
+    pub fn count(&self, paths: &[String]) {
+        *self.shared.counted() = Counted {
+            paths: paths.to_vec(),
+            ..Counted::default()
+        };
+    }
+
+    /// The writes since [`Self::count`]: method and path.
+    pub fn writes(&self) -> Vec<String> {
+        self.shared.counted().writes.clone()
+    }
+
+    /// Calls `kill` at the `at`th write counted from now on (1 is the first), which is then told to the receiver.
+    pub fn kill_at(
+        &self,
+        at: usize,
+        moment: Moment,
+        kill: Arc<dyn Fn() + Send + Sync>,
+    ) -> oneshot::Receiver<String> {
+        let (fired, receiver) = oneshot::channel();
+        let mut counted = self.shared.counted();
+        counted.writes.clear();
+        counted.fault = Some(Fault {
+            at,
+            moment,
+            kill,
+            fired,
+        });
+        receiver
+    }
+
+    /// Ends every answer that is under way, the watches among them.
+    pub fn cut(&self) {
+        self.shared.cut.send_replace(());
+    }
+
+    /// Whether everything is answered with 503, and watches end.
+    pub fn set_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::SeqCst);
+        self.cut();
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Shared {
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a write; returns the fault that belongs to it.
+    fn note(&self, method: &Method, uri: &Uri) -> Option<Fault> {
+        let path = uri.path();
+        let counts = matches!(
+            *method,
+            Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+        ) && !uri.query().unwrap_or_default().contains("dryRun")
+            && !path.contains("/events");
+        let mut counted = self.counted();
+        if !counts || !counted.paths.iter().any(|prefix| path.starts_with(prefix)) {
+            return None;
+        }
+        counted.writes.push(format!("{method} {path}"));
+        let number = counted.writes.len();
+        counted.fault.take_if(|fault| fault.at == number)
+    }
+}
+
+async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    if shared.away.load(Ordering::SeqCst) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "away").into_response();
+    }
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let fault = shared.note(request.method(), request.uri());
+    match fault {
+        None => forward(&shared, request).await,
+        Some(fault) => {
+            if fault.moment == Moment::After {
+                let _ = forward(&shared, request).await;
+            }
+            (fault.kill)();
+            let _ = fault.fired.send(what);
+            (StatusCode::SERVICE_UNAVAILABLE, "nobody hears this").into_response()
+        }
+    }
+}
+
+async fn forward(shared: &Shared, request: Request) -> Response {
+    let failed = |error: String| (StatusCode::BAD_GATEWAY, error).into_response();
+    let mut cut = shared.cut.subscribe();
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let Ok(uri) = format!("{}{path}", shared.base).parse() else {
+        return failed("no URI".to_owned());
+    };
+    parts.uri = uri;
+    parts.headers.remove(header::HOST);
+    let body = match to_bytes(body, MOST_BYTES).await {
+        Ok(bytes) => kube::client::Body::from(bytes.to_vec()),
+        Err(error) => return failed(error.to_string()),
+    };
+    match shared.upstream.send(Request::from_parts(parts, body)).await {
+        Ok(answer) => {
+            let (parts, body) = answer.into_parts();
+            let until = async move { cut.changed().map(drop).await };
+            let stream = Body::new(body).into_data_stream();
+            let stream = stream.take_until(Box::pin(until));
+            Response::from_parts(parts, Body::from_stream(stream))
+        }
+        Err(error) => failed(error.to_string()),
+    }
+}

@@ -1,0 +1,6 @@
+//! The operator against a real API server and real brokers.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod lifecycle;
+mod shared;
