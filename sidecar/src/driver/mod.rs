@@ -97,8 +97,11 @@ impl Driver {
         loop {
             let next = self.decide(Timestamp::now());
             self.say(&next);
-            self.obey(&next).await;
-            self.wait(&next).await;
+            let tried = self.obey(&next).await;
+            // What came of it is said at once.
+            if !tried {
+                self.wait(&next).await;
+            }
         }
     }
 
@@ -225,7 +228,9 @@ impl Driver {
         self.standing.send_replace(standing);
     }
 
-    async fn obey(&mut self, next: &Next) {
+    /// Does what was decided. Says whether it tried to file the request.
+    async fn obey(&mut self, next: &Next) -> bool {
+        let mut tried = false;
         match next.order {
             Order::Stay => {}
             Order::Leave => self.leave(),
@@ -233,13 +238,14 @@ impl Driver {
             Order::File => {
                 self.leave();
                 if let Some(asked) = &self.asked {
-                    self.filer.file(&asked.wanted).await;
+                    tried = self.filer.file(&asked.wanted).await;
                 }
             }
         }
         let held = self.target.borrow().clone();
-        self.metrics
-            .expiry(held.map(|held| held.credentials.not_after()));
+        let not_after = held.map(|held| held.credentials.not_after());
+        self.metrics.expiry(not_after);
+        tried
     }
 
     fn leave(&self) {

@@ -65,11 +65,11 @@ impl Filer {
         }
     }
 
-    /// Files the request, unless the last attempt was a moment ago.
-    pub async fn file(&mut self, wanted: &Wanted) {
+    /// Files the request, unless the last attempt was a moment ago. Says whether it tried.
+    pub async fn file(&mut self, wanted: &Wanted) -> bool {
         let now = Instant::now();
         if now < self.not_before {
-            return;
+            return false;
         }
         if now.duration_since(self.last) > STOOD {
             self.delays = backoff();
@@ -78,6 +78,7 @@ impl Filer {
         let filed = self.create(wanted).await;
         self.trouble = filed.err().map(|error| error.to_string());
         self.not_before = Instant::now() + self.delays.next().unwrap_or(STOOD);
+        true
     }
 
     /// How long until the next attempt.

@@ -103,7 +103,8 @@ where
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                if seen.borrow().trouble.is_some() {
+                // `Init` only announces a list, which may fail.
+                if !matches!(event, Event::Init) && seen.borrow().trouble.is_some() {
                     info!(%kind, %name, "watching again");
                 }
                 match event {
