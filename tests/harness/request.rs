@@ -1,6 +1,6 @@
 //! Requests, as agents file them and administrators decide on them.
 
-use crate::agent::encode;
+use crate::encode;
 use crate::people;
 use crate::playground::Playground;
 use crate::{Instance, SOON};
