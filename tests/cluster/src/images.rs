@@ -201,10 +201,12 @@ fn archive(
     tag: &str,
     path: &Path,
 ) -> Result<()> {
+    // A node takes `a:1` for `docker.io/library/a:1`: an archive with the short name would never be found.
     let (registry, _) = tag.split_once('/').unwrap_or_default();
-    if registry != "localhost" {
+    if registry != "localhost" && !registry.contains('.') {
         return Err(Error::Machine(format!(
-            "`{tag}` is no name for a local image: begin it with `localhost/`"
+            "`{tag}` is no full name of an image: begin it with `localhost/`, or with `docker.io/library/` for one \
+             that manifests name without a registry"
         )));
     }
     let mut build = buildah(cache)?;

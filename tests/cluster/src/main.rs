@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use local_cluster::{Cache, Cluster, Options, Tier, images};
+use local_cluster::{Cache, Cluster, Options, Steps, Tier, Tool, images};
 
 /// A real Kubernetes on this machine, without Docker and without a registry.
 #[derive(Debug, Parser)]
@@ -53,7 +53,7 @@ enum Action {
         /// The folder that it copies from
         #[arg(long, default_value = ".")]
         context: PathBuf,
-        /// The image's name, beginning with localhost/
+        /// The image's full name, such as localhost/agent:1 or docker.io/library/agent:1
         #[arg(long)]
         tag: String,
     },
@@ -68,6 +68,12 @@ enum Action {
         #[arg(long, default_value = "default")]
         name: String,
     },
+    /// Print the path of kubectl or helm, built first if it must be
+    Tool {
+        /// Which
+        #[arg(value_enum)]
+        name: ToolName,
+    },
     /// Remove what test runs left that were cut off
     Sweep,
 }
@@ -78,6 +84,23 @@ enum TierName {
     Api,
     /// A whole node that runs pods
     Node,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ToolName {
+    /// The command line of Kubernetes
+    Kubectl,
+    /// The installer of charts
+    Helm,
+}
+
+impl From<ToolName> for Tool {
+    fn from(name: ToolName) -> Self {
+        match name {
+            ToolName::Kubectl => Self::Kubectl,
+            ToolName::Helm => Self::Helm,
+        }
+    }
 }
 
 impl From<TierName> for Tier {
@@ -149,6 +172,10 @@ fn act(action: Action) -> anyhow::Result<()> {
             for archive in archives {
                 cluster.load_image(&archive)?;
             }
+        }
+        Action::Tool { name } => {
+            let path = Tool::from(name).path(&Cache::open()?, &Steps::of(0))?;
+            println!("{}", path.display());
         }
         Action::Sweep => {
             for name in local_cluster::sweep()? {

@@ -40,6 +40,8 @@ pub const NODE: &[Need] = &[
 pub const IMAGES: &[Need] = &[need("buildah", "buildah"), need("cc", "gcc")];
 /// What builds root file systems.
 pub const ROOTFS: &[Need] = &[need("debootstrap", "debootstrap")];
+/// What looks at certificates and web APIs from outside.
+pub const CLIENTS: &[Need] = &[need("curl", "curl"), need("openssl", "openssl")];
 /// The machine's own RabbitMQ.
 pub const BROKER: &[Need] = &[need(
     "/usr/lib/rabbitmq/bin/rabbitmq-server",

@@ -1,0 +1,94 @@
+# One way to do each chore. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+HOST    := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET)/$(HOST)/release
+IMAGES  := $(TARGET)/images
+CLUSTER := $(TARGET)/debug/cluster
+# The cluster of `make cluster-up` and of `make demo KEEP=1`.
+NAME    ?= default
+# A node without a registry takes an unqualified name such as volttron-operator:0.1.0 for this one.
+REGISTRY := docker.io/library
+# An image that grows beyond this has caught something it does not need.
+MOST_BYTES := 20971520
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo 'KEEP=1 make demo leaves the cluster running. A cluster has a NAME (default: default).'
+
+.PHONY: demo
+demo: images ## Watch an agent ask, an administrator approve, and the connection on a real RabbitMQ (two minutes)
+	cargo build --quiet --package volttron-tests --bin demo
+	$(TARGET)/debug/demo
+
+.PHONY: test
+test: images ## Run all tests: unit, integration with a real API server and RabbitMQ, end to end on a whole node
+	trap '$(CLUSTER) sweep' EXIT
+	cargo build --workspace
+	cargo test --workspace --no-fail-fast
+
+.PHONY: bench
+bench: ## Measure; results are printed and written as JSON
+	cargo build --release --package volttron-operator --package volttron-sidecar
+	cargo run --release --package volttron-tests --bin bench
+
+.PHONY: lint
+lint: $(CLUSTER) ## Check formatting, code, CRDs, chart and dependencies
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	.ci/crds-are-current
+	.ci/one-crypto-provider
+	HELM="$${HELM:-$$($(CLUSTER) tool helm)}" charts/lint.sh
+
+.PHONY: images
+images: $(IMAGES)/volttron-operator.tar $(IMAGES)/volttron-sidecar.tar $(IMAGES)/volttron-example-agent.tar ## Build the images as OCI archives
+	@for program in operator sidecar; do
+	  size=$$(stat --format %s $(IMAGES)/volttron-$$program/volttron-$$program)
+	  awk -v name="$(REGISTRY)/volttron-$$program:$(VERSION)" -v size=$$size 'BEGIN {printf "%s  %.1f MiB\n", name, size / 1048576}'
+	  if ((size > $(MOST_BYTES))); then echo "that is more than 20 MiB" >&2; exit 1; fi
+	done
+
+.PHONY: cluster-up
+cluster-up: $(CLUSTER) ## Start a local Kubernetes and print the line that points kubectl at it
+	@$(CLUSTER) up --name $(NAME)
+
+.PHONY: cluster-down
+cluster-down: $(CLUSTER) ## Take it down; nothing of it stays
+	@$(CLUSTER) down --name $(NAME)
+
+.PHONY: clean
+clean: ## Remove what was built here (the cache of Kubernetes and RabbitMQ stays)
+	cargo clean
+
+# Programs for images: static, so that an image needs nothing else. Cargo decides what has to be built anew.
+.PHONY: programs
+programs:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(HOST) --package volttron-operator --package volttron-sidecar
+
+$(RELEASE)/volttron-operator $(RELEASE)/volttron-sidecar: programs
+	@test -x $@
+
+# The folder holds the program alone, so that it is all that a builder gets.
+$(IMAGES)/volttron-%.tar: %/Containerfile $(RELEASE)/volttron-% | $(CLUSTER)
+	mkdir -p $(IMAGES)/volttron-$*
+	ln -f $(RELEASE)/volttron-$* $(IMAGES)/volttron-$*/
+	cp "$$($(CLUSTER) image --file $< --context $(IMAGES)/volttron-$* --tag $(REGISTRY)/volttron-$*:$(VERSION))" $@
+
+$(IMAGES)/volttron-example-agent.tar: $(wildcard examples/agent/*) | $(CLUSTER)
+	mkdir -p $(IMAGES)
+	cp "$$($(CLUSTER) image --file examples/agent/Containerfile --context examples/agent --tag $(REGISTRY)/volttron-example-agent:$(VERSION))" $@
+
+.PHONY: cluster-program
+cluster-program:
+	@cargo build --quiet --package local-cluster
+
+$(CLUSTER): cluster-program
+	@test -x $@
+.ONESHELL:

@@ -1,0 +1,195 @@
+//! `kubectl` on a node, as the administrator or somebody else.
+
+use super::images;
+use local_cluster::{Cache, Cluster, Options, Steps, Tool, packages};
+use serde_json::Value;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A command that failed, with all it said.
+#[derive(Debug, thiserror::Error)]
+#[error("`{command}` failed: {said}")]
+pub struct Failed {
+    /// The command line.
+    pub command: String,
+    /// What it printed on both outputs.
+    pub said: String,
+}
+
+/// A cluster of one node.
+#[derive(Debug)]
+pub struct Node {
+    cluster: Cluster,
+    tools: String,
+}
+
+impl Node {
+    /// Starts one that ends with this value or the process, unless it is to stay.
+    ///
+    /// # Errors
+    /// A fault of the machine, or a cluster of that name.
+    pub fn start(name: &str, stays: bool) -> anyhow::Result<Self> {
+        packages::ensure(&[packages::CLIENTS])?;
+        let options = Options {
+            name: Some(name.to_owned()),
+            ..Options::node()
+        };
+        let cluster = if stays {
+            Cluster::start_detached(&options)?
+        } else {
+            Cluster::start(&options)?
+        };
+        Ok(Self {
+            cluster,
+            tools: tools()?,
+        })
+    }
+
+    /// Gives the node the images.
+    ///
+    /// # Errors
+    /// An image that is missing, or that containerd refuses.
+    pub fn load_images(&self) -> anyhow::Result<()> {
+        for archive in images::archives()? {
+            self.cluster.load_image(&archive)?;
+        }
+        Ok(())
+    }
+
+    /// The folders of this cluster's `kubectl` and `helm`, as they stand in a search path.
+    #[must_use]
+    pub fn tools(&self) -> &str {
+        &self.tools
+    }
+
+    /// The cluster behind it.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Takes the cluster down.
+    ///
+    /// # Errors
+    /// What would not go away.
+    pub fn down(self) -> anyhow::Result<()> {
+        Ok(self.cluster.down()?)
+    }
+
+    /// A shell with this cluster's `kubectl` and `helm` on its search path, in the project's folder.
+    #[must_use]
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = Command::new("bash");
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        command
+            .args(["-euo", "pipefail", "-c", line])
+            .env("PATH", format!("{}:{inherited}", self.tools))
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .current_dir(project());
+        command
+    }
+
+    /// Runs a line of shell to its end and returns its standard output.
+    ///
+    /// # Errors
+    /// [`Failed`] with what it said.
+    pub fn run(&self, line: &str) -> Result<String, Failed> {
+        finish(line.to_owned(), self.shell(line).output())
+    }
+
+    /// Runs `kubectl` and returns its standard output.
+    ///
+    /// # Errors
+    /// [`Failed`] with what it said.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String, Failed> {
+        self.kubectl_by(self.cluster.kubeconfig(), arguments)
+    }
+
+    /// Runs `kubectl` with another kubeconfig.
+    ///
+    /// # Errors
+    /// [`Failed`] with what it said.
+    pub fn kubectl_by(&self, kubeconfig: &Path, arguments: &[&str]) -> Result<String, Failed> {
+        let mut command = self.cluster.kubectl();
+        command.env("KUBECONFIG", kubeconfig).args(arguments);
+        let line = format!("kubectl {}", arguments.join(" "));
+        finish(line, command.stdin(Stdio::null()).output())
+    }
+
+    /// Runs `kubectl` with something on its standard input.
+    ///
+    /// # Errors
+    /// [`Failed`] with what it said.
+    pub fn kubectl_with(&self, input: &str, arguments: &[&str]) -> Result<String, Failed> {
+        let line = format!("kubectl {}", arguments.join(" "));
+        let mut command = self.cluster.kubectl();
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let output = command.spawn().and_then(|mut child| {
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(input.as_bytes())?;
+            }
+            child.wait_with_output()
+        });
+        finish(line, output)
+    }
+
+    /// An object as JSON.
+    ///
+    /// # Errors
+    /// [`Failed`], also where the answer is no JSON.
+    pub fn object(&self, namespace: &str, kind: &str, name: &str) -> Result<Value, Failed> {
+        self.json(&["get", kind, name, "--namespace", namespace])
+    }
+
+    /// What `kubectl` answers, as JSON.
+    ///
+    /// # Errors
+    /// [`Failed`], also where the answer is no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value, Failed> {
+        let text = self.kubectl(&[arguments, &["--output=json"]].concat())?;
+        serde_json::from_str(&text).map_err(|error| Failed {
+            command: format!("kubectl {}", arguments.join(" ")),
+            said: format!("no JSON: {error}"),
+        })
+    }
+}
+
+fn finish(command: String, output: std::io::Result<Output>) -> Result<String, Failed> {
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => {
+            let said = error.to_string();
+            return Err(Failed { command, said });
+        }
+    };
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    let said = format!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    Err(Failed {
+        command,
+        said: said.trim().to_owned(),
+    })
+}
+
+/// The project's folder.
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The folders of `kubectl` and `helm`.
+fn tools() -> anyhow::Result<String> {
+    let cache = Cache::open()?;
+    let mut folders = Vec::new();
+    for tool in [Tool::Kubectl, Tool::Helm] {
+        let program = tool.path(&cache, &Steps::silent())?;
+        folders.extend(program.parent().map(|folder| folder.display().to_string()));
+    }
+    Ok(folders.join(":"))
+}
