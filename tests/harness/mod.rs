@@ -26,6 +26,8 @@ mod agent;
 mod broker;
 mod children;
 mod instance;
+#[path = "../e2e/support/mod.rs"]
+pub mod node;
 mod openssl;
 mod operator;
 mod people;
