@@ -74,8 +74,8 @@ impl Agent {
     }
 }
 
-/// What is put into `spec.request`.
-pub(crate) fn encode(csr: &[u8]) -> String {
+/// What stands in `spec.request`: base64.
+pub fn encode(csr: impl AsRef<[u8]>) -> String {
     STANDARD.encode(csr)
 }
 

@@ -91,15 +91,24 @@ impl<'a> Broker<'a> {
 
     /// Runs `rabbitmqctl` and returns what it prints.
     pub async fn ctl(&self, args: &[&str]) -> String {
+        self.try_ctl(args)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs `rabbitmqctl`, which may fail.
+    ///
+    /// # Errors
+    /// What it said.
+    pub async fn try_ctl(&self, args: &[&str]) -> Result<String, String> {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let rabbit = Arc::clone(&self.rabbit);
-        let words = args.join(" ");
         blocking(move || {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             rabbit.rabbitmqctl(&args)
         })
         .await
-        .unwrap_or_else(|error| panic!("rabbitmqctl {words}: {error}"))
+        .map_err(|error| error.to_string())
     }
 
     /// Whether the broker has a user of this name.

@@ -2,10 +2,15 @@
 
 use crate::playground::Playground;
 use crate::{Broker, SOON};
-use kube::Api;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client, Resource};
 use local_cluster::Base;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::fmt::Debug;
 use std::time::Duration;
 use volttron_crds::{Condition, VolttronInstance};
 
@@ -35,6 +40,18 @@ impl Playground {
             .await
             .unwrap_or_else(|error| panic!("instance {namespace}/{name}: {error}"));
         instance
+    }
+
+    /// The kinds of the objects of a broker that exist.
+    pub async fn objects_of(&self, namespace: &str, name: &str) -> Vec<&'static str> {
+        let client = self.admin();
+        let found = [
+            ("configmap", exists::<ConfigMap>(&client, namespace, name).await),
+            ("service", exists::<Service>(&client, namespace, name).await),
+            ("statefulset", exists::<StatefulSet>(&client, namespace, name).await),
+        ];
+        let found = found.into_iter().filter(|(_, exists)| *exists);
+        found.map(|(kind, _)| kind).collect()
     }
 
     /// An instance that exists, or will.
@@ -125,4 +142,16 @@ impl<'a> Instance<'a> {
             .delete(&self.name, &DeleteParams::default())
             .await;
     }
+}
+
+async fn exists<K>(client: &Client, namespace: &str, name: &str) -> bool
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let object = api.get_opt(name).await;
+    object.expect("the API server answers").is_some()
 }

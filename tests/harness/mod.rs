@@ -36,7 +36,7 @@ mod proxy;
 mod request;
 mod wait;
 
-pub use agent::{Agent, Login};
+pub use agent::{Agent, Login, encode};
 pub use broker::Broker;
 pub use instance::Instance;
 pub use openssl::{openssl, openssl_fails, openssl_with};

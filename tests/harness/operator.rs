@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Lines of the log that a failure shows.
@@ -125,12 +125,13 @@ impl Operator {
 
     /// Asks its HTTP server.
     pub async fn get(&self, path: &str) -> Result<Answer, String> {
+        // Making a client takes milliseconds, which a benchmark would see.
+        static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5));
+            client.build().expect("an HTTP client")
+        });
         let url = format!("http://{}{path}", self.listen);
-        let answer = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(5))
-            .build()
-            .map_err(|error| error.to_string())?
+        let answer = CLIENT
             .get(url)
             .send()
             .await

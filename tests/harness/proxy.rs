@@ -121,6 +121,11 @@ impl FaultProxy {
         receiver
     }
 
+    /// Takes a [`Self::kill_at`] back that has not come to pass.
+    pub fn spare(&self) {
+        self.shared.counted().fault = None;
+    }
+
     /// Ends every answer that is under way, the watches among them.
     pub fn cut(&self) {
         self.shared.cut.send_replace(());

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod bad_input;
+mod certificates;
+mod killed;
 mod lifecycle;
 mod shared;

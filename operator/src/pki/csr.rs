@@ -218,6 +218,9 @@ fn decode(encoded: &str) -> Result<Vec<u8>, Rejection> {
         .map_err(|_| Rejection::NotPem("the block is damaged or cut short"))?;
     let block = match (blocks.pop(), blocks.is_empty()) {
         (Some(block), true) => block,
+        (None, _) if text.contains("-----BEGIN") => {
+            return Err(Rejection::NotPem("the block is damaged or cut short"));
+        }
         (None, _) => return Err(Rejection::NotPem("there is no PEM block")),
         (Some(_), false) => return Err(Rejection::NotPem("there is more than one block")),
     };
