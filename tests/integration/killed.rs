@@ -1,6 +1,6 @@
 //! The operator, killed at each of its writes.
 
-use crate::shared::Disturbed;
+use crate::shared::KILLS;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
@@ -15,8 +15,6 @@ use tokio::task::JoinHandle;
 use volttron_crds::{Phase, VolttronCertRequest};
 use volttron_tests::{Agent, Broker, Login, Moment, Playground, SOON, SYSTEM, Space, run};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-static KILLS: Disturbed = Disturbed::new();
 
 #[test]
 fn a_request_survives_a_kill_at_each_write_with_one_certificate() {
@@ -80,6 +78,10 @@ fn an_instance_survives_a_kill_at_each_write_with_one_ca() {
             assert!(created.values().any(|write| write.contains(kind)), "no {kind} among {created:#?}");
         }
 
+        playground.proxy().count(&[
+            format!("/apis/volttron.org/v1alpha1/namespaces/{namespace}/"),
+            format!("/api/v1/namespaces/{SYSTEM}/secrets"),
+        ]);
         let deleted = at_each_write(&playground, create, delete, async |_| ()).await;
         assert!(deleted.values().any(|write| write.starts_with("DELETE")), "{deleted:#?}");
         let own = Api::<Secret>::namespaced(playground.admin(), SYSTEM);

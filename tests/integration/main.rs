@@ -2,8 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod authority;
 mod bad_input;
+mod broker;
 mod certificates;
+mod gate;
 mod killed;
 mod lifecycle;
+mod manifests;
+mod observed;
+mod outages;
+mod ownership;
 mod shared;
+mod users;

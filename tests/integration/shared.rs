@@ -27,6 +27,9 @@ pub async fn central() -> &'static Broker<'static> {
         .await
 }
 
+/// For tests that kill the operator.
+pub static KILLS: Disturbed = Disturbed::new();
+
 /// A playground for tests that stop what others need: one of them at a time. Its operator is behind a proxy.
 pub struct Disturbed {
     playground: OnceCell<Playground>,
@@ -73,6 +76,13 @@ impl Disturbed {
             playground,
             _turn: turn,
         }
+    }
+}
+
+impl<'a> Turn<'a> {
+    /// The playground, which stays when the turn is over.
+    pub fn playground(&self) -> &'a Playground {
+        self.playground
     }
 }
 
