@@ -112,7 +112,10 @@ impl Node {
     /// [`Failed`] with what it said.
     pub fn kubectl_by(&self, kubeconfig: &Path, arguments: &[&str]) -> Result<String, Failed> {
         let mut command = self.cluster.kubectl();
-        command.env("KUBECONFIG", kubeconfig).args(arguments);
+        command
+            .env("KUBECONFIG", kubeconfig)
+            .args(arguments)
+            .current_dir(project());
         let line = format!("kubectl {}", arguments.join(" "));
         finish(line, command.stdin(Stdio::null()).output())
     }
