@@ -5,7 +5,9 @@ use async_compat::CompatExt as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lapin::tcp::RustlsConnector;
-use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
+use lapin::uri::{
+    AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
+};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::pem::PemObject as _;

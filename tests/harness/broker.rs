@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -64,7 +64,7 @@ impl<'a> Broker<'a> {
 
     /// Ends it at once.
     pub async fn kill(&self) {
-        self.with(|rabbit| rabbit.kill()).await;
+        self.with(RabbitMq::kill).await;
     }
 
     /// Starts it again, with the data it had and the files that the API server holds now, as a kubelet does.
@@ -80,7 +80,7 @@ impl<'a> Broker<'a> {
 
     /// Forgets its data; only while it is not running.
     pub async fn wipe(&self) {
-        self.with(|rabbit| rabbit.wipe_data()).await;
+        self.with(RabbitMq::wipe_data).await;
     }
 
     /// Writes the files that the API server holds now, as a kubelet does after a while.
@@ -113,7 +113,9 @@ impl<'a> Broker<'a> {
 
     /// Whether the broker has a user of this name.
     pub async fn has_user(&self, name: &str) -> bool {
-        let users = self.ctl(&["list_users", "--quiet", "--no-table-headers"]).await;
+        let users = self
+            .ctl(&["list_users", "--quiet", "--no-table-headers"])
+            .await;
         users
             .lines()
             .any(|line| line.split('\t').next() == Some(name))
@@ -121,10 +123,15 @@ impl<'a> Broker<'a> {
 
     /// Waits until there is a user of this name, or none.
     pub async fn user(&self, name: &str, present: bool, limit: Duration) {
-        let what = format!("broker user {name} is {}", if present { "there" } else { "gone" });
+        let what = format!(
+            "broker user {name} is {}",
+            if present { "there" } else { "gone" }
+        );
         self.playground()
             .eventually(&what, limit, async || {
-                let users = self.ctl(&["list_users", "--quiet", "--no-table-headers"]).await;
+                let users = self
+                    .ctl(&["list_users", "--quiet", "--no-table-headers"])
+                    .await;
                 let found = users
                     .lines()
                     .any(|line| line.split('\t').next() == Some(name));
@@ -155,9 +162,13 @@ async fn wanted(instance: &Instance<'_>) -> (PodSpec, Files) {
     instance
         .playground
         .eventually(&what, limit, async || {
-            let api = Api::<StatefulSet>::namespaced(instance.playground.admin(), &instance.namespace);
+            let api =
+                Api::<StatefulSet>::namespaced(instance.playground.admin(), &instance.namespace);
             let set = api.get(&name).await.map_err(|error| error.to_string())?;
-            let pod = set.spec.and_then(|spec| spec.template.spec).ok_or("no pod")?;
+            let pod = set
+                .spec
+                .and_then(|spec| spec.template.spec)
+                .ok_or("no pod")?;
             let files = files(instance, &pod).await?;
             Ok((pod, files))
         })
@@ -168,7 +179,11 @@ async fn files(instance: &Instance<'_>, pod: &PodSpec) -> Result<Files, String> 
     let mut files = Vec::new();
     let container = pod.containers.first().ok_or("no container")?;
     for mount in container.volume_mounts.iter().flatten() {
-        let volume = pod.volumes.iter().flatten().find(|it| it.name == mount.name);
+        let volume = pod
+            .volumes
+            .iter()
+            .flatten()
+            .find(|it| it.name == mount.name);
         let Some(volume) = volume else { continue };
         for (name, content) in contents(instance, volume).await? {
             files.push((format!("{}/{name}", mount.mount_path), content));
@@ -188,7 +203,10 @@ async fn contents(instance: &Instance<'_>, volume: &Volume) -> Result<Files, Str
             .map(|(name, text)| (name, text.into_bytes()))
             .collect());
     }
-    let secret = volume.secret.as_ref().and_then(|it| it.secret_name.as_ref());
+    let secret = volume
+        .secret
+        .as_ref()
+        .and_then(|it| it.secret_name.as_ref());
     let Some(name) = secret else {
         return Ok(Files::new());
     };

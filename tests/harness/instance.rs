@@ -46,9 +46,15 @@ impl Playground {
     pub async fn objects_of(&self, namespace: &str, name: &str) -> Vec<&'static str> {
         let client = self.admin();
         let found = [
-            ("configmap", exists::<ConfigMap>(&client, namespace, name).await),
+            (
+                "configmap",
+                exists::<ConfigMap>(&client, namespace, name).await,
+            ),
             ("service", exists::<Service>(&client, namespace, name).await),
-            ("statefulset", exists::<StatefulSet>(&client, namespace, name).await),
+            (
+                "statefulset",
+                exists::<StatefulSet>(&client, namespace, name).await,
+            ),
         ];
         let found = found.into_iter().filter(|(_, exists)| *exists);
         found.map(|(kind, _)| kind).collect()

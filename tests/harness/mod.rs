@@ -17,9 +17,10 @@
 //!
 //! Everything panics with the state of what it waited for, and the end of the operator's log.
 
+#![allow(clippy::missing_panics_doc, reason = "a test harness panics by design")]
 #![allow(
-    clippy::missing_panics_doc,
-    reason = "a test harness panics by design"
+    clippy::must_use_candidate,
+    reason = "what a test asks for it uses, or it asks for the panic"
 )]
 
 mod agent;

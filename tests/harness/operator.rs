@@ -97,10 +97,7 @@ impl Operator {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let child = Arc::new(Mutex::new(child.expect("the operator runs")));
-        let pid = child
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .id();
+        let pid = child.lock().unwrap_or_else(PoisonError::into_inner).id();
         let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id");
         kill_process(pid, Signal::TERM).expect("the operator runs");
         let status = eventually("the operator ends after SIGTERM", limit, async || {
@@ -127,7 +124,9 @@ impl Operator {
     pub async fn get(&self, path: &str) -> Result<Answer, String> {
         // Making a client takes milliseconds, which a benchmark would see.
         static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5));
+            let client = reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(5));
             client.build().expect("an HTTP client")
         });
         let url = format!("http://{}{path}", self.listen);
@@ -199,7 +198,10 @@ pub(crate) fn binary(name: &str, variable: &str) -> PathBuf {
     }
     // target/<profile>/deps/<test>
     let test = std::env::current_exe().expect("the test has a path");
-    let folder = test.parent().and_then(Path::parent).expect("a target folder");
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target folder");
     let path = folder.join(name);
     assert!(
         path.is_file(),

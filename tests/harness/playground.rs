@@ -56,9 +56,10 @@ impl Playground {
         policies_act(&admin).await;
         people::appoint_approver(&admin).await;
 
-        let proxy = match setup.proxy {
-            true => Some(FaultProxy::start(&config).await),
-            false => None,
+        let proxy = if setup.proxy {
+            Some(FaultProxy::start(&config).await)
+        } else {
+            None
         };
         let server = proxy
             .as_ref()
@@ -70,9 +71,7 @@ impl Playground {
         let operator = Operator::start(folder.path(), hosts.clone(), kubeconfig);
         operator.wait_ready().await;
 
-        let approver = cluster
-            .kubeconfig_for(APPROVER, &[])
-            .expect("a kubeconfig");
+        let approver = cluster.kubeconfig_for(APPROVER, &[]).expect("a kubeconfig");
         let approver =
             Client::try_from(people::config(&approver).await).expect("a kubeconfig makes a client");
         Self {
@@ -159,8 +158,10 @@ impl Playground {
     /// Runs `kubectl` as the administrator, with `input` on its standard input; returns whether it succeeded, and what it said.
     pub async fn kubectl(&self, args: &[&str], input: &str) -> (bool, String) {
         let cluster = Arc::clone(&self.cluster);
-        let (args, input): (Vec<String>, _) =
-            (args.iter().map(ToString::to_string).collect(), input.to_owned());
+        let (args, input): (Vec<String>, _) = (
+            args.iter().map(ToString::to_string).collect(),
+            input.to_owned(),
+        );
         let folder = self.folder.path().to_owned();
         blocking(move || {
             let mut command = cluster.kubectl();

@@ -64,7 +64,11 @@ impl FaultProxy {
         upstream.default_retry = false;
         let shared = Arc::new(Shared {
             upstream: Client::try_from(upstream).expect("a URL and a CA make a client"),
-            base: config.cluster_url.to_string().trim_end_matches('/').to_owned(),
+            base: config
+                .cluster_url
+                .to_string()
+                .trim_end_matches('/')
+                .to_owned(),
             counted: Mutex::default(),
             cut: watch::Sender::new(()),
             away: AtomicBool::new(false),

@@ -191,10 +191,10 @@ impl Space<'_> {
             .eventually(&what, limit, async || {
                 let request = self.api().get(name).await;
                 let request = request.map_err(|error| error.to_string())?;
-                match wanted(&request) {
-                    true => Ok(request),
-                    false => Err(format!("{:#?}", request.status)),
+                if wanted(&request) {
+                    return Ok(request);
                 }
+                Err(format!("{:#?}", request.status))
             })
             .await
     }
@@ -234,12 +234,14 @@ impl Space<'_> {
     /// Waits until a request is gone.
     pub async fn gone(&self, name: &str) {
         self.playground
-            .eventually(&format!("request {name} is gone"), SOON, async || {
-                match self.api().get_opt(name).await {
+            .eventually(
+                &format!("request {name} is gone"),
+                SOON,
+                async || match self.api().get_opt(name).await {
                     Ok(None) => Ok(()),
                     other => Err(format!("{other:?}")),
-                }
-            })
+                },
+            )
             .await;
     }
 }

@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use local_cluster::Base;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use serde_json::{Value, json};
 use volttron_crds::Phase;
 use volttron_tests::{Agent, Login, Playground, SOON, openssl, openssl_fails, run};
@@ -21,29 +24,64 @@ fn a_request_waits_for_its_instance_and_a_ca_with_an_intermediate_works_to_the_e
         space.file("forwarder", &instance, &agent.csr).await;
         let says = space.says("forwarder", "Issued", "InstanceNotFound").await;
         let words = format!("VolttronInstance {}/plant does not exist", space.namespace);
-        assert!(says.contains(&words) && says.contains("goes on when it is created"), "{says}");
+        assert!(
+            says.contains(&words) && says.contains("goes on when it is created"),
+            "{says}"
+        );
         space.approve("forwarder").await;
         space.phase("forwarder", Phase::Approved).await;
 
         let (root, intermediate) = (Ca::root("Root of trust"), Ca::root("unused"));
         let intermediate = intermediate.signed_by(&root, "Intermediate");
         let chain = format!("{}{}", intermediate.certificate, root.certificate);
-        put(playground, &space.namespace, "own-ca", &json!({"tls.crt": chain, "tls.key": intermediate.key})).await;
+        put(
+            playground,
+            &space.namespace,
+            "own-ca",
+            &json!({"tls.crt": chain, "tls.key": intermediate.key}),
+        )
+        .await;
         let spec = json!({"ca": {"secretRef": {"name": "own-ca"}}});
         let instance = playground.instance(&space.namespace, "plant", spec).await;
         let broker = instance.start_broker(Base::Machine).await;
         let issued = space.issued("forwarder").await;
 
-        assert_eq!(pem::parse_many(&issued.chain).unwrap().len(), 2, "the leaf and the intermediate");
-        assert_eq!(pem::parse(&issued.ca).unwrap(), pem::parse(&root.certificate).unwrap(), "the root is trusted");
+        assert_eq!(
+            pem::parse_many(&issued.chain).unwrap().len(),
+            2,
+            "the leaf and the intermediate"
+        );
+        assert_eq!(
+            pem::parse(&issued.ca).unwrap(),
+            pem::parse(&root.certificate).unwrap(),
+            "the root is trusted"
+        );
         let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [("chain.pem", &issued.chain), ("root.pem", &root.certificate)] {
+        for (name, content) in [
+            ("chain.pem", &issued.chain),
+            ("root.pem", &root.certificate),
+        ] {
             std::fs::write(folder.path().join(name), content).unwrap();
         }
-        let args = ["verify", "-purpose", "sslclient", "-CAfile", "root.pem", "-untrusted", "chain.pem", "chain.pem"];
+        let args = [
+            "verify",
+            "-purpose",
+            "sslclient",
+            "-CAfile",
+            "root.pem",
+            "-untrusted",
+            "chain.pem",
+            "chain.pem",
+        ];
         openssl(folder.path(), &args);
-        openssl_fails(folder.path(), &["verify", "-CAfile", "root.pem", "chain.pem"]);
-        let connection = broker.connect(Login::certificate(&agent, &issued)).await.unwrap();
+        openssl_fails(
+            folder.path(),
+            &["verify", "-CAfile", "root.pem", "chain.pem"],
+        );
+        let connection = broker
+            .connect(Login::certificate(&agent, &issued))
+            .await
+            .unwrap();
         assert!(connection.status().connected());
     });
 }
@@ -53,10 +91,18 @@ fn a_request_says_that_its_instance_is_gone() {
     run(async {
         let playground = playground().await;
         let space = playground.space("vanished").await;
-        let instance = playground.instance(&space.namespace, "brief", json!({})).await;
-        instance.condition("CertificateAuthorityReady", "True", None, SOON).await;
-        space.file("forwarder", &instance, &Agent::new("brief.a.forwarder").csr).await;
-        space.says("forwarder", "Issued", "WaitingForApproval").await;
+        let instance = playground
+            .instance(&space.namespace, "brief", json!({}))
+            .await;
+        instance
+            .condition("CertificateAuthorityReady", "True", None, SOON)
+            .await;
+        space
+            .file("forwarder", &instance, &Agent::new("brief.a.forwarder").csr)
+            .await;
+        space
+            .says("forwarder", "Issued", "WaitingForApproval")
+            .await;
         instance.delete().await;
         space.says("forwarder", "Issued", "InstanceNotFound").await;
         // Nothing holds up what has no broker to be cleaned on.
@@ -78,23 +124,40 @@ fn a_ca_secret_that_is_no_good_is_named_and_signs_nothing_until_it_is_mended() {
             }
             let spec = json!({"ca": {"secretRef": {"name": name}}});
             let instance = playground.instance(&space.namespace, name, spec).await;
-            let condition = instance.condition("CertificateAuthorityReady", "False", Some(reason), SOON).await;
+            let condition = instance
+                .condition("CertificateAuthorityReady", "False", Some(reason), SOON)
+                .await;
             let place = format!("Secret {}/{name}", space.namespace);
             let says = &condition.message;
-            assert!(says.contains(words) && says.contains(&place), "{name}: {says}");
-            instance.condition("Ready", "False", Some(reason), SOON).await;
+            assert!(
+                says.contains(words) && says.contains(&place),
+                "{name}: {says}"
+            );
+            instance
+                .condition("Ready", "False", Some(reason), SOON)
+                .await;
 
-            space.file(name, &instance, &Agent::new(&format!("{name}.a.agent")).csr).await;
+            space
+                .file(name, &instance, &Agent::new(&format!("{name}.a.agent")).csr)
+                .await;
             space.approve(name).await;
-            let held = space.says(name, "Issued", "CertificateAuthorityNotReady").await;
+            let held = space
+                .says(name, "Issued", "CertificateAuthorityNotReady")
+                .await;
             assert!(held.contains(words), "{name}: {held}");
             let status = space.get(name).await.status.unwrap();
-            assert_eq!((status.phase, status.certificate), (Some(Phase::Approved), None), "{name}");
+            assert_eq!(
+                (status.phase, status.certificate),
+                (Some(Phase::Approved), None),
+                "{name}"
+            );
             assert!(space.secret(name).await.is_none(), "{name}");
 
             let mended = json!({"tls.crt": good.certificate, "tls.key": good.key});
             put(playground, &space.namespace, name, &mended).await;
-            instance.condition("CertificateAuthorityReady", "True", None, SOON * 2).await;
+            instance
+                .condition("CertificateAuthorityReady", "True", None, SOON * 2)
+                .await;
             space.says(name, "Issued", "BrokerNotReady").await;
         }))
         .await;
@@ -104,6 +167,7 @@ fn a_ca_secret_that_is_no_good_is_named_and_signs_nothing_until_it_is_mended() {
 /// Name, content of the Secret if there is one, and the reason and words that say what is wrong with it.
 type WrongSecret = (&'static str, Option<Value>, &'static str, &'static str);
 
+#[rustfmt::skip] // One case, one line.
 fn wrong_secrets(good: &Ca) -> Vec<WrongSecret> {
     let pair = |certificate: &str, key: &str| Some(json!({"tls.crt": certificate, "tls.key": key}));
     let root = Ca::root("Root");
@@ -154,7 +218,11 @@ impl Ca {
         params.not_after = rcgen::date_time_ymd(2099, 1, 1);
         change(&mut params);
         let certificate = params.self_signed(&key).unwrap().pem();
-        Self { certificate, key: key.serialize_pem(), params }
+        Self {
+            certificate,
+            key: key.serialize_pem(),
+            params,
+        }
     }
 
     fn signed_by(self, issuer: &Self, name: &str) -> Self {
@@ -165,7 +233,11 @@ impl Ca {
         let key = KeyPair::from_pem(&self.key).unwrap();
         let by = Issuer::from_params(&issuer.params, KeyPair::from_pem(&issuer.key).unwrap());
         let certificate = params.signed_by(&key, &by).unwrap().pem();
-        Self { certificate, key: self.key, params }
+        Self {
+            certificate,
+            key: self.key,
+            params,
+        }
     }
 }
 

@@ -16,7 +16,10 @@ fn what_is_wrong_with_a_request_is_said_and_nothing_is_signed() {
         let (cases, users) = (cases(), broker.ctl(&["list_users", "--quiet"]).await);
         let good = Agent::new("central.bad.good");
         for (name, request, _, _) in &cases {
-            space.try_file(name, &broker.instance, request, None).await.unwrap();
+            space
+                .try_file(name, &broker.instance, request, None)
+                .await
+                .unwrap();
             // That somebody approves it changes nothing.
             space.approve(name).await;
         }
@@ -28,7 +31,11 @@ fn what_is_wrong_with_a_request_is_said_and_nothing_is_signed() {
         for (name, _, reason, words) in &cases {
             let request = space.phase(name, Phase::Failed).await;
             let status = request.status.unwrap();
-            let failed = status.conditions.iter().find(|it| it.type_ == "Failed").unwrap();
+            let failed = status
+                .conditions
+                .iter()
+                .find(|it| it.type_ == "Failed")
+                .unwrap();
             let says = (failed.reason.as_str(), failed.message.contains(words));
             if says != (*reason, true) {
                 wrong.push(format!("{name}: {}: {}", failed.reason, failed.message));
@@ -43,7 +50,11 @@ fn what_is_wrong_with_a_request_is_said_and_nothing_is_signed() {
             .lines()
             .filter(|line| line.contains(".bad.") || line.contains("elsewhere"))
             .collect();
-        assert_eq!(others, ["central.bad.good\t[volttron-agent]"], "before: {users}");
+        assert_eq!(
+            others,
+            ["central.bad.good\t[volttron-agent]"],
+            "before: {users}"
+        );
         assert!(now.contains("volttron-operator\t[administrator]"), "{now}");
         for name in ["platform", "elsewhere", "central.platform"] {
             assert!(!now.lines().any(|line| line.starts_with(name)), "{now}");
@@ -56,9 +67,14 @@ fn an_oversized_request_is_refused_when_it_is_applied() {
     run(async {
         let space = playground().await.space("oversized").await;
         let request = encode(vec![b'A'; 1 << 20]);
-        let refused = space.try_file("large", &central().await.instance, &request, None).await;
+        let refused = space
+            .try_file("large", &central().await.instance, &request, None)
+            .await;
         let message = refused.unwrap_err().to_string();
-        assert!(message.contains("spec.request") && message.contains("49152"), "{message}");
+        assert!(
+            message.contains("spec.request") && message.contains("49152"),
+            "{message}"
+        );
     });
 }
 
@@ -68,23 +84,46 @@ fn what_a_request_asks_for_besides_its_name_is_not_granted() {
         let broker = central().await;
         let space = playground().await.space("greedy").await;
         let folder = tempfile::tempdir().unwrap();
-        let greedy = new_key(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "/O=Evil/CN=central.greedy.agent", &[
-            "-addext", "basicConstraints=critical,CA:TRUE",
-            "-addext", "keyUsage=keyCertSign",
-            "-addext", "subjectAltName=DNS:central-rabbitmq,DNS:localhost",
-            "-addext", "extendedKeyUsage=serverAuth,clientAuth",
-        ]);
+        let greedy = new_key(
+            &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+            "/O=Evil/CN=central.greedy.agent",
+            &[
+                "-addext",
+                "basicConstraints=critical,CA:TRUE",
+                "-addext",
+                "keyUsage=keyCertSign",
+                "-addext",
+                "subjectAltName=DNS:central-rabbitmq,DNS:localhost",
+                "-addext",
+                "extendedKeyUsage=serverAuth,clientAuth",
+            ],
+        );
         let requested = request_text(&greedy);
-        assert!(requested.contains("CA:TRUE") && requested.contains("DNS:localhost"), "{requested}");
+        assert!(
+            requested.contains("CA:TRUE") && requested.contains("DNS:localhost"),
+            "{requested}"
+        );
         space.file("greedy", &broker.instance, &greedy).await;
         space.approve("greedy").await;
         let issued = space.issued("greedy").await;
         std::fs::write(folder.path().join("tls.crt"), &issued.chain).unwrap();
-        let text = openssl(folder.path(), &["x509", "-in", "tls.crt", "-noout", "-text"]);
-        for word in ["CA:TRUE", "Certificate Sign", "Alternative Name", "TLS Web Server", "Evil"] {
+        let text = openssl(
+            folder.path(),
+            &["x509", "-in", "tls.crt", "-noout", "-text"],
+        );
+        for word in [
+            "CA:TRUE",
+            "Certificate Sign",
+            "Alternative Name",
+            "TLS Web Server",
+            "Evil",
+        ] {
             assert!(!text.contains(word), "{word} was granted: {text}");
         }
-        assert!(text.contains("CA:FALSE") && text.contains("CN = central.greedy.agent"), "{text}");
+        assert!(
+            text.contains("CA:FALSE") && text.contains("CN = central.greedy.agent"),
+            "{text}"
+        );
     });
 }
 
@@ -94,16 +133,39 @@ fn odd_but_sound_requests_are_signed() {
         let broker = central().await;
         let space = playground().await.space("odd").await;
         let p384 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
-        let wrapped = encode(new_key(&["rsa:3072"], "/CN=central.odd.wrapped", &["-sha512"]));
-        let wrapped: Vec<_> = wrapped.as_bytes().chunks(76).map(String::from_utf8_lossy).collect();
+        let wrapped = encode(new_key(
+            &["rsa:3072"],
+            "/CN=central.odd.wrapped",
+            &["-sha512"],
+        ));
+        let wrapped: Vec<_> = wrapped
+            .as_bytes()
+            .chunks(76)
+            .map(String::from_utf8_lossy)
+            .collect();
         let cases = [
-            ("p384-sha256", encode(new_key(&p384, "/CN=central.odd.p384", &["-sha256"]))),
-            ("explanation", encode(format!("Our request:\n{}", Agent::new("central.odd.text").csr))),
-            ("crlf", encode(Agent::new("central.odd.crlf").csr.replace('\n', "\r\n"))),
+            (
+                "p384-sha256",
+                encode(new_key(&p384, "/CN=central.odd.p384", &["-sha256"])),
+            ),
+            (
+                "explanation",
+                encode(format!(
+                    "Our request:\n{}",
+                    Agent::new("central.odd.text").csr
+                )),
+            ),
+            (
+                "crlf",
+                encode(Agent::new("central.odd.crlf").csr.replace('\n', "\r\n")),
+            ),
             ("wrapped-base64", wrapped.join("\n")),
         ];
         for (name, request) in &cases {
-            space.try_file(name, &broker.instance, request, None).await.unwrap();
+            space
+                .try_file(name, &broker.instance, request, None)
+                .await
+                .unwrap();
             space.approve(name).await;
         }
         for (name, _) in &cases {
@@ -112,6 +174,7 @@ fn odd_but_sound_requests_are_signed() {
     });
 }
 
+#[rustfmt::skip] // One case, one line.
 fn cases() -> Vec<Case> {
     let good = Agent::new("central.bad.agent");
     let named = |name: &str| encode(Agent::new(name).csr);
@@ -166,7 +229,9 @@ fn unknown_extension() -> String {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "elsewhere.bad.extension");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "elsewhere.bad.extension");
     params.custom_extensions = vec![CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0])];
     encode(params.serialize_request(&key).unwrap().pem().unwrap())
 }
@@ -174,7 +239,10 @@ fn unknown_extension() -> String {
 /// A signing request by openssl, with a new key.
 fn new_key(kind: &[&str], subject: &str, more: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let mut args = vec!["req", "-new", "-nodes", "-keyout", "key.pem", "-out", "csr.pem", "-subj", subject, "-newkey"];
+    let mut args = vec![
+        "req", "-new", "-nodes", "-keyout", "key.pem", "-out", "csr.pem", "-subj", subject,
+        "-newkey",
+    ];
     args.extend(kind);
     args.extend(more);
     openssl(folder.path(), &args);

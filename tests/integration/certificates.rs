@@ -14,8 +14,16 @@ fn a_certificate_has_the_profile_of_a_client_and_nothing_of_the_request() {
     run(async {
         let space = playground().await.space("profile").await;
         for (name, agent, usages) in [
-            ("ecdsa", Agent::new("central.profile.ecdsa"), "Digital Signature"),
-            ("rsa", Agent::rsa("central.profile.rsa"), "Digital Signature, Key Encipherment"),
+            (
+                "ecdsa",
+                Agent::new("central.profile.ecdsa"),
+                "Digital Signature",
+            ),
+            (
+                "rsa",
+                Agent::rsa("central.profile.rsa"),
+                "Digital Signature, Key Encipherment",
+            ),
         ] {
             let issued = issue(&space, name, &agent, None).await;
             check_profile(&issued, &agent, usages);
@@ -31,7 +39,17 @@ fn openssl_verifies_a_certificate_for_clients_and_not_for_servers() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("tls.crt"), &issued.chain).unwrap();
         std::fs::write(folder.path().join("ca.crt"), &issued.ca).unwrap();
-        let verify = |purpose| ["verify", "-x509_strict", "-purpose", purpose, "-CAfile", "ca.crt", "tls.crt"];
+        let verify = |purpose| {
+            [
+                "verify",
+                "-x509_strict",
+                "-purpose",
+                purpose,
+                "-CAfile",
+                "ca.crt",
+                "tls.crt",
+            ]
+        };
         let verified = openssl(folder.path(), &verify("sslclient"));
         assert!(verified.contains("tls.crt: OK"), "{verified}");
         openssl_fails(folder.path(), &verify("sslserver"));
@@ -52,9 +70,16 @@ fn a_certificate_lives_as_long_as_was_asked_but_not_longer_than_the_instance_all
             let agent = Agent::new(&format!("central.life.{name}"));
             let issued = issue(&space, name, &agent, asked).await;
             let (start, end) = validity(&issued);
-            let seconds = if hours == 0 { 90 * MINUTE } else { hours * HOUR };
+            let seconds = if hours == 0 {
+                90 * MINUTE
+            } else {
+                hours * HOUR
+            };
             let life = end - start - 5 * MINUTE;
-            assert!((life - seconds).abs() <= 2, "{name}: {life} s instead of {seconds} s");
+            assert!(
+                (life - seconds).abs() <= 2,
+                "{name}: {life} s instead of {seconds} s"
+            );
             let status = issued.request.status.unwrap();
             let text = |at: i64| jiff::Timestamp::from_second(at).unwrap().to_string();
             assert_eq!(status.not_before, Some(text(start)), "{name}");
@@ -66,7 +91,10 @@ fn a_certificate_lives_as_long_as_was_asked_but_not_longer_than_the_instance_all
 async fn issue(space: &Space<'_>, name: &str, agent: &Agent, duration: Option<&str>) -> Issued {
     let instance = &central().await.instance;
     let request = encode(&agent.csr);
-    space.try_file(name, instance, &request, duration).await.unwrap();
+    space
+        .try_file(name, instance, &request, duration)
+        .await
+        .unwrap();
     space.approve(name).await;
     space.issued(name).await
 }
@@ -75,7 +103,10 @@ fn validity(issued: &Issued) -> (i64, i64) {
     let der = pem::parse(&issued.chain).unwrap();
     let (_, certificate) = X509Certificate::from_der(der.contents()).unwrap();
     let validity = certificate.validity();
-    (validity.not_before.timestamp(), validity.not_after.timestamp())
+    (
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    )
 }
 
 fn check_profile(issued: &Issued, agent: &Agent, usages: &str) {
@@ -87,18 +118,25 @@ fn check_profile(issued: &Issued, agent: &Agent, usages: &str) {
     assert_eq!(info.version, X509Version::V3, "{name}");
     let serial = certificate.raw_serial();
     assert_eq!(serial.len(), 16, "{name}: the serial number has 128 bits");
-    let serial: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
+    let serial = hex::encode(serial);
     let status = issued.request.status.as_ref().unwrap();
     assert_eq!(Some(&serial), status.serial_number.as_ref(), "{name}");
 
     let attributes: Vec<_> = certificate.subject().iter_attributes().collect();
-    assert_eq!(attributes.len(), 1, "{name}: the subject is one common name");
+    assert_eq!(
+        attributes.len(),
+        1,
+        "{name}: the subject is one common name"
+    );
     assert_eq!(attributes[0].attr_value().tag(), Tag::Utf8String, "{name}");
     assert_eq!(attributes[0].as_str().unwrap(), name);
 
     let now = jiff::Timestamp::now().as_second();
     let back = now - info.validity.not_before.timestamp();
-    assert!((4 * MINUTE..8 * MINUTE).contains(&back), "{name}: notBefore lies {back} s back");
+    assert!(
+        (4 * MINUTE..8 * MINUTE).contains(&back),
+        "{name}: notBefore lies {back} s back"
+    );
 
     let mut seen = Vec::new();
     for extension in certificate.extensions() {
@@ -108,8 +146,13 @@ fn check_profile(issued: &Issued, agent: &Agent, usages: &str) {
                 seen.push(("key usage", extension.critical));
             }
             ParsedExtension::ExtendedKeyUsage(usage) => {
-                let others = usage.any || usage.server_auth || usage.code_signing || usage.email_protection
-                    || usage.time_stamping || usage.ocsp_signing || !usage.other.is_empty();
+                let others = usage.any
+                    || usage.server_auth
+                    || usage.code_signing
+                    || usage.email_protection
+                    || usage.time_stamping
+                    || usage.ocsp_signing
+                    || !usage.other.is_empty();
                 assert!(usage.client_auth && !others, "{name}: {usage:?}");
                 seen.push(("extended key usage", extension.critical));
             }
@@ -117,8 +160,12 @@ fn check_profile(issued: &Issued, agent: &Agent, usages: &str) {
                 assert!(!constraints.ca, "{name}");
                 seen.push(("basic constraints", extension.critical));
             }
-            ParsedExtension::SubjectKeyIdentifier(_) => seen.push(("subject key identifier", extension.critical)),
-            ParsedExtension::AuthorityKeyIdentifier(_) => seen.push(("authority key identifier", extension.critical)),
+            ParsedExtension::SubjectKeyIdentifier(_) => {
+                seen.push(("subject key identifier", extension.critical));
+            }
+            ParsedExtension::AuthorityKeyIdentifier(_) => {
+                seen.push(("authority key identifier", extension.critical));
+            }
             other => panic!("{name}: an extension nobody needs: {other:?}"),
         }
     }
@@ -130,5 +177,8 @@ fn check_profile(issued: &Issued, agent: &Agent, usages: &str) {
         ("key usage", true),
         ("subject key identifier", false),
     ];
-    assert_eq!(seen, expected, "{name}: extensions, and whether they are critical");
+    assert_eq!(
+        seen, expected,
+        "{name}: extensions, and whether they are critical"
+    );
 }

@@ -1,13 +1,12 @@
 //! The operator, killed at each of its writes.
 
-use crate::shared::KILLS;
+use crate::shared::disturbed;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, watcher};
 use kube::{Api, ResourceExt};
-use local_cluster::Base;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -19,23 +18,38 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 #[test]
 fn a_request_survives_a_kill_at_each_write_with_one_certificate() {
     run(async {
-        let playground = KILLS.lock().await;
-        let namespace = playground.namespace("kill-broker").await;
-        let instance = playground.instance(&namespace, "central", json!({})).await;
-        let broker = instance.start_broker(Base::Machine).await;
+        let playground = disturbed().await;
+        let broker = playground.plant().await;
         let space = playground.space("kill-agents").await;
         playground.proxy().count(&[
-            format!("/apis/volttron.org/v1alpha1/namespaces/{}/", space.namespace),
+            format!(
+                "/apis/volttron.org/v1alpha1/namespaces/{}/",
+                space.namespace
+            ),
             format!("/api/v1/namespaces/{}/", space.namespace),
         ]);
         let seen = Seen::watch(&space);
-        let killed = at_each_write(&playground, async |_| (), async |name| live(&space, &broker, name).await, async |_| ()).await;
-        for (name, _) in &killed {
+        let killed = at_each_write(
+            &playground,
+            async |_| (),
+            async |name| live(&space, broker, name).await,
+            async |_| (),
+        )
+        .await;
+        for name in killed.keys() {
             seen.check(name);
         }
         let killed: Vec<_> = killed.into_values().collect();
-        for kind in ["POST /api/v1/namespaces", "DELETE /api/v1/namespaces", "/status", "PATCH /apis/volttron.org"] {
-            assert!(killed.iter().any(|write| write.contains(kind)), "no {kind} among {killed:#?}");
+        for kind in [
+            "POST /api/v1/namespaces",
+            "DELETE /api/v1/namespaces",
+            "/status",
+            "PATCH /apis/volttron.org",
+        ] {
+            assert!(
+                killed.iter().any(|write| write.contains(kind)),
+                "no {kind} among {killed:#?}"
+            );
         }
     });
 }
@@ -43,7 +57,7 @@ fn a_request_survives_a_kill_at_each_write_with_one_certificate() {
 #[test]
 fn an_instance_survives_a_kill_at_each_write_with_one_ca() {
     run(async {
-        let playground = KILLS.lock().await;
+        let playground = disturbed().await;
         let namespace = playground.namespace("kill-instances").await;
         playground.proxy().count(&[
             format!("/apis/volttron.org/v1alpha1/namespaces/{namespace}/"),
@@ -54,28 +68,47 @@ fn an_instance_survives_a_kill_at_each_write_with_one_ca() {
         let secrets = Secrets::watch(&playground, &namespace);
         let create = async |name: &str| {
             let instance = playground.instance(&namespace, name, json!({})).await;
-            instance.condition("CertificateAuthorityReady", "True", None, SOON).await;
-            instance.condition("BrokerReady", "False", Some("Unreachable"), SOON).await;
+            instance
+                .condition("CertificateAuthorityReady", "True", None, SOON)
+                .await;
+            instance
+                .condition("BrokerReady", "False", Some("Unreachable"), SOON)
+                .await;
         };
         let delete = async |name: &str| {
             let instance = playground.known_instance(&namespace, name);
             instance.delete().await;
             playground
-                .eventually("the instance is gone", SOON, async || match instance.api().get_opt(name).await {
-                    Ok(None) => Ok(()),
-                    other => Err(format!("{other:?}")),
+                .eventually("the instance is gone", SOON, async || {
+                    match instance.api().get_opt(name).await {
+                        Ok(None) => Ok(()),
+                        other => Err(format!("{other:?}")),
+                    }
                 })
                 .await;
         };
         let check = async |name: &str| {
-            let made = playground.objects_of(&namespace, &format!("{name}-rabbitmq")).await;
+            let made = playground
+                .objects_of(&namespace, &format!("{name}-rabbitmq"))
+                .await;
             assert_eq!(made, ["configmap", "service", "statefulset"], "{name}");
             secrets.check(&namespace, name);
             delete(name).await;
         };
         let created = at_each_write(&playground, async |_| (), create, check).await;
-        for kind in ["volttron-system/secrets", "-tls", "-definitions", "configmaps", "services", "statefulsets", "/status"] {
-            assert!(created.values().any(|write| write.contains(kind)), "no {kind} among {created:#?}");
+        for kind in [
+            "volttron-system/secrets",
+            "-tls",
+            "-definitions",
+            "configmaps",
+            "services",
+            "statefulsets",
+            "/status",
+        ] {
+            assert!(
+                created.values().any(|write| write.contains(kind)),
+                "no {kind} among {created:#?}"
+            );
         }
 
         playground.proxy().count(&[
@@ -83,10 +116,17 @@ fn an_instance_survives_a_kill_at_each_write_with_one_ca() {
             format!("/api/v1/namespaces/{SYSTEM}/secrets"),
         ]);
         let deleted = at_each_write(&playground, create, delete, async |_| ()).await;
-        assert!(deleted.values().any(|write| write.starts_with("DELETE")), "{deleted:#?}");
+        assert!(
+            deleted.values().any(|write| write.starts_with("DELETE")),
+            "{deleted:#?}"
+        );
         let own = Api::<Secret>::namespaced(playground.admin(), SYSTEM);
         let own = own.list(&ListParams::default()).await.unwrap();
-        let left: Vec<_> = own.iter().map(ResourceExt::name_any).filter(|name| name.contains(&namespace)).collect();
+        let left: Vec<_> = own
+            .iter()
+            .map(ResourceExt::name_any)
+            .filter(|name| name.contains(&namespace))
+            .collect();
         assert!(left.is_empty(), "left behind: {left:?}");
     });
 }
@@ -119,7 +159,10 @@ async fn at_each_write(
             }
             proxy.spare();
             after(&name).await;
-            killed.insert(name.clone(), write.unwrap_or_else(|| "none was left".to_owned()));
+            killed.insert(
+                name.clone(),
+                write.unwrap_or_else(|| "none was left".to_owned()),
+            );
             if is_last {
                 return killed;
             }
@@ -135,20 +178,45 @@ async fn live(space: &Space<'_>, broker: &Broker<'_>, name: &str) {
     let pending = space.phase(name, Phase::Pending).await;
     space.approve(name).await;
     let issued = space.issued(name).await;
-    let serial = issued.request.status.as_ref().unwrap().serial_number.clone();
-    assert_eq!(serial, pending.status.unwrap().serial_number, "{name}: the serial number that was set aside");
-    assert_eq!(serial, Some(serial_of(&issued.chain)), "{name}: the serial number in the Secret");
-    assert_eq!(issued.request.status.as_ref().unwrap().certificate.as_ref(), Some(&issued.chain), "{name}");
-    broker.connect(Login::certificate(&agent, &issued)).await.unwrap();
+    let serial = issued
+        .request
+        .status
+        .as_ref()
+        .unwrap()
+        .serial_number
+        .clone();
+    assert_eq!(
+        serial,
+        pending.status.unwrap().serial_number,
+        "{name}: the serial number that was set aside"
+    );
+    assert_eq!(
+        serial,
+        Some(serial_of(&issued.chain)),
+        "{name}: the serial number in the Secret"
+    );
+    assert_eq!(
+        issued.request.status.as_ref().unwrap().certificate.as_ref(),
+        Some(&issued.chain),
+        "{name}"
+    );
+    broker
+        .connect(Login::certificate(&agent, &issued))
+        .await
+        .unwrap();
     space.deny(name, "enough").await;
     space.phase(name, Phase::Denied).await;
     broker.user(&agent.common_name, false, SOON).await;
     space
         .playground
-        .eventually("the Secret of a denied request is gone", SOON, async || match space.secret(name).await {
-            None => Ok(()),
-            Some(_) => Err("it is there".to_owned()),
-        })
+        .eventually(
+            "the Secret of a denied request is gone",
+            SOON,
+            async || match space.secret(name).await {
+                None => Ok(()),
+                Some(_) => Err("it is there".to_owned()),
+            },
+        )
         .await;
     space.delete(name).await;
     space.gone(name).await;
@@ -157,7 +225,7 @@ async fn live(space: &Space<'_>, broker: &Broker<'_>, name: &str) {
 fn serial_of(chain: &str) -> String {
     let der = pem::parse(chain).unwrap();
     let (_, certificate) = X509Certificate::from_der(der.contents()).unwrap();
-    certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(certificate.raw_serial())
 }
 
 type Values = Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>;
@@ -172,22 +240,46 @@ impl Seen {
     fn watch(space: &Space<'_>) -> Self {
         let values = Values::default();
         let (of_requests, of_secrets) = (Arc::clone(&values), Arc::clone(&values));
-        let requests = watcher(space.api(), Config::default()).applied_objects().for_each(move |request| {
-            if let Ok(VolttronCertRequest { metadata, status: Some(status), .. }) = request {
-                let name = metadata.name.unwrap_or_default();
-                note(&of_requests, format!("serial of {name}"), status.serial_number);
-                note(&of_requests, format!("certificate of {name}"), status.certificate);
-            }
-            std::future::ready(())
-        });
-        let secrets = watcher(space.secrets(), Config::default()).applied_objects().for_each(move |secret| {
-            if let Ok(secret) = secret {
-                let name = secret.name_any().trim_end_matches("-tls").to_owned();
-                note(&of_secrets, format!("certificate of {name}"), value(&secret, "tls.crt"));
-            }
-            std::future::ready(())
-        });
-        Self { values, tasks: [tokio::spawn(requests), tokio::spawn(secrets)] }
+        let requests = watcher(space.api(), Config::default())
+            .applied_objects()
+            .for_each(move |request| {
+                if let Ok(VolttronCertRequest {
+                    metadata,
+                    status: Some(status),
+                    ..
+                }) = request
+                {
+                    let name = metadata.name.unwrap_or_default();
+                    note(
+                        &of_requests,
+                        format!("serial of {name}"),
+                        status.serial_number,
+                    );
+                    note(
+                        &of_requests,
+                        format!("certificate of {name}"),
+                        status.certificate,
+                    );
+                }
+                std::future::ready(())
+            });
+        let secrets = watcher(space.secrets(), Config::default())
+            .applied_objects()
+            .for_each(move |secret| {
+                if let Ok(secret) = secret {
+                    let name = secret.name_any().trim_end_matches("-tls").to_owned();
+                    note(
+                        &of_secrets,
+                        format!("certificate of {name}"),
+                        value(&secret, "tls.crt"),
+                    );
+                }
+                std::future::ready(())
+            });
+        Self {
+            values,
+            tasks: [tokio::spawn(requests), tokio::spawn(secrets)],
+        }
     }
 
     fn check(&self, name: &str) {
@@ -217,17 +309,23 @@ impl Secrets {
         let noted = Arc::clone(&values);
         let namespace = namespace.to_owned();
         let secrets = Api::<Secret>::all(playground.admin());
-        let task = watcher(secrets, Config::default()).applied_objects().for_each(move |secret| {
-            if let Ok(secret) = secret
-                && [SYSTEM, namespace.as_str()].contains(&secret.namespace().unwrap_or_default().as_str())
-            {
-                for key in ["tls.crt", "password"] {
-                    note(&noted, secret.name_any(), value(&secret, key));
+        let task = watcher(secrets, Config::default())
+            .applied_objects()
+            .for_each(move |secret| {
+                if let Ok(secret) = secret
+                    && [SYSTEM, namespace.as_str()]
+                        .contains(&secret.namespace().unwrap_or_default().as_str())
+                {
+                    for key in ["tls.crt", "password"] {
+                        note(&noted, secret.name_any(), value(&secret, key));
+                    }
                 }
-            }
-            std::future::ready(())
-        });
-        Self { values, task: tokio::spawn(task) }
+                std::future::ready(())
+            });
+        Self {
+            values,
+            task: tokio::spawn(task),
+        }
     }
 
     fn check(&self, namespace: &str, name: &str) {

@@ -18,14 +18,23 @@ fn a_request_is_pending_and_shows_what_is_asked() {
         space.file("forwarder", instance, &agent.csr).await;
         let request = space.phase("forwarder", Phase::Pending).await;
         let status = request.status.clone().unwrap();
-        assert_eq!(status.common_name.as_deref(), Some("central.pending.forwarder"));
+        assert_eq!(
+            status.common_name.as_deref(),
+            Some("central.pending.forwarder")
+        );
         assert_eq!(status.key_algorithm.as_deref(), Some("RSA 2048"));
         assert_eq!(status.key_fingerprint, Some(fingerprint(&agent.csr)));
         assert_eq!(status.certificate, None);
         assert_eq!(status.decision, None);
-        let says = space.says("forwarder", "Issued", "WaitingForApproval").await;
+        let says = space
+            .says("forwarder", "Issued", "WaitingForApproval")
+            .await;
         assert!(says.contains("volttron.org/decision"), "{says}");
-        assert!(request.finalizers().contains(&"volttron.org/cleanup".to_owned()));
+        assert!(
+            request
+                .finalizers()
+                .contains(&"volttron.org/cleanup".to_owned())
+        );
         assert!(space.secret("forwarder").await.is_none());
     });
 }
@@ -42,7 +51,12 @@ fn an_approved_request_is_issued_without_its_key_ever_leaving_the_agent() {
         let issued = space.issued("forwarder").await;
 
         let secret = space.secret("forwarder").await.unwrap();
-        let keys: Vec<_> = secret.data.clone().unwrap_or_default().into_keys().collect();
+        let keys: Vec<_> = secret
+            .data
+            .clone()
+            .unwrap_or_default()
+            .into_keys()
+            .collect();
         assert_eq!(keys, ["ca.crt", "tls.crt"], "the Secret holds no key");
         let owner = &secret.owner_references()[0];
         assert_eq!(owner.kind, "VolttronCertRequest");
@@ -68,14 +82,23 @@ fn the_broker_user_of_an_issued_request_has_its_own_names_and_no_password() {
         let agent = Agent::new("central.user.forwarder-5.1_1");
         space.file("forwarder", &broker.instance, &agent.csr).await;
         space.phase("forwarder", Phase::Pending).await;
-        assert!(!broker.has_user(&agent.common_name).await, "a user before the approval");
+        assert!(
+            !broker.has_user(&agent.common_name).await,
+            "a user before the approval"
+        );
         space.approve("forwarder").await;
         space.issued("forwarder").await;
         let users = broker.ctl(&["list_users", "--quiet"]).await;
         let line = format!("{}\t[volttron-agent]", agent.common_name);
         assert!(users.contains(&line), "{users}");
         let permissions = broker
-            .ctl(&["list_permissions", "--quiet", "--no-table-headers", "-p", "volttron"])
+            .ctl(&[
+                "list_permissions",
+                "--quiet",
+                "--no-table-headers",
+                "-p",
+                "volttron",
+            ])
             .await;
         let own = r"central\.user\.forwarder\-5\.1_1";
         let own = format!(r"{own}|{own}\.pubsub\..*|{own}\.zmq\..*|amq\..*");
@@ -105,27 +128,49 @@ fn the_broker_lets_in_certificates_of_the_instance_alone() {
         let connection = broker.connect(login.clone()).await.unwrap();
         assert!(connection.status().connected());
         let listed = broker
-            .ctl(&["list_connections", "--quiet", "user", "auth_mechanism", "ssl", "ssl_protocol"])
+            .ctl(&[
+                "list_connections",
+                "--quiet",
+                "user",
+                "auth_mechanism",
+                "ssl",
+                "ssl_protocol",
+            ])
             .await;
         let line = format!("{}\tEXTERNAL\ttrue\ttlsv1.", agent.common_name);
         assert!(listed.contains(&line), "{listed}");
 
         let other = Agent::new("central.login.forwarder");
         let refused = [
-            ("no certificate", Login { certificate: None, ..login.clone() }),
-            ("a self-signed certificate", Login {
-                certificate: Some((other.self_signed(), other.key)),
-                ..login.clone()
-            }),
-            ("PLAIN with a good certificate", Login {
-                password: Some((agent.common_name.clone(), agent.common_name.clone())),
-                ..login.clone()
-            }),
-            ("PLAIN as the operator, without a certificate", Login {
-                certificate: None,
-                password: Some(("volttron-operator".to_owned(), "guest".to_owned())),
-                ..login
-            }),
+            (
+                "no certificate",
+                Login {
+                    certificate: None,
+                    ..login.clone()
+                },
+            ),
+            (
+                "a self-signed certificate",
+                Login {
+                    certificate: Some((other.self_signed(), other.key)),
+                    ..login.clone()
+                },
+            ),
+            (
+                "PLAIN with a good certificate",
+                Login {
+                    password: Some((agent.common_name.clone(), agent.common_name.clone())),
+                    ..login.clone()
+                },
+            ),
+            (
+                "PLAIN as the operator, without a certificate",
+                Login {
+                    certificate: None,
+                    password: Some(("volttron-operator".to_owned(), "guest".to_owned())),
+                    ..login
+                },
+            ),
         ];
         for (what, login) in refused {
             assert!(broker.connect(login).await.is_err(), "{what} was let in");
@@ -147,7 +192,10 @@ fn a_denied_request_gets_nothing() {
         let request = space.phase("forwarder", Phase::Denied).await;
         let status = request.status.unwrap();
         assert_eq!(status.certificate, None);
-        assert_eq!(status.decision.unwrap().reason.as_deref(), Some("unknown device"));
+        assert_eq!(
+            status.decision.unwrap().reason.as_deref(),
+            Some("unknown device")
+        );
         let says = space.says("forwarder", "Denied", "Denied").await;
         assert_eq!(says, "denied by alice: unknown device");
         assert!(space.secret("forwarder").await.is_none());
@@ -168,12 +216,14 @@ fn a_denial_throws_a_connected_agent_out_and_an_approval_lets_it_in_again() {
         let connection = broker.connect(login.clone()).await.unwrap();
 
         space.deny("forwarder", "stolen").await;
-        eventually("the connection of a denied agent is closed", OUT, async || {
-            match connection.status().connected() {
-                false => Ok(()),
-                true => Err("it is open".to_owned()),
-            }
-        })
+        eventually(
+            "the connection of a denied agent is closed",
+            OUT,
+            async || {
+                let is_open = connection.status().connected();
+                (!is_open).then_some(()).ok_or("it is open".to_owned())
+            },
+        )
         .await;
         space.phase("forwarder", Phase::Denied).await;
         assert!(!broker.has_user(&agent.common_name).await);
@@ -201,12 +251,14 @@ fn a_deleted_request_takes_its_access_along() {
         space.gone("forwarder").await;
         assert!(!broker.has_user(&agent.common_name).await);
         // The garbage collector follows the owner reference.
-        eventually("the Secret goes with its request", SOON, async || {
-            match space.secret("forwarder").await {
+        eventually(
+            "the Secret goes with its request",
+            SOON,
+            async || match space.secret("forwarder").await {
                 None => Ok(()),
                 Some(_) => Err("it is there".to_owned()),
-            }
-        })
+            },
+        )
         .await;
     });
 }
@@ -216,7 +268,10 @@ fn two_requests_for_a_name_share_the_user_until_both_are_gone() {
     run(async {
         let broker = central().await;
         let space = playground().await.space("twins").await;
-        let (one, two) = (Agent::new("central.twins.forwarder"), Agent::new("central.twins.forwarder"));
+        let (one, two) = (
+            Agent::new("central.twins.forwarder"),
+            Agent::new("central.twins.forwarder"),
+        );
         for (name, agent) in [("one", &one), ("two", &two)] {
             space.file(name, &broker.instance, &agent.csr).await;
             space.approve(name).await;
@@ -239,11 +294,18 @@ async fn connects(broker: &Broker<'_>, login: Login) {
 
 /// SHA-256 of the subject public key info, as openssl computes it.
 fn fingerprint(csr: &str) -> String {
-    let args = ["req", "-in", "csr.pem", "-noout", "-pubkey", "-out", "key.pem"];
+    let args = [
+        "req", "-in", "csr.pem", "-noout", "-pubkey", "-out", "key.pem",
+    ];
     let key = openssl_with(&[("csr.pem", csr)], &args, "key.pem");
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("key.pem"), key).unwrap();
-    openssl(folder.path(), &["pkey", "-pubin", "-in", "key.pem", "-outform", "DER", "-out", "key.der"]);
+    openssl(
+        folder.path(),
+        &[
+            "pkey", "-pubin", "-in", "key.pem", "-outform", "DER", "-out", "key.der",
+        ],
+    );
     let digest = openssl(folder.path(), &["dgst", "-sha256", "-r", "key.der"]);
     digest.split(' ').next().unwrap().to_owned()
 }

@@ -1,7 +1,9 @@
 //! What users write: the examples are accepted, and what is broken is refused with a sentence that helps.
 
 use crate::shared::playground;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::Api;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -15,19 +17,35 @@ fn the_examples_are_accepted() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
         let entries = std::fs::read_dir(&folder).expect("there is a folder of examples");
         let paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        let examples = paths.iter().filter(|path| path.extension().is_some_and(|kind| kind == "yaml"));
+        let examples = paths
+            .iter()
+            .filter(|path| path.extension().is_some_and(|kind| kind == "yaml"));
         let mut count = 0;
         for path in examples {
             let text = std::fs::read_to_string(path).unwrap();
             for document in serde_yaml_ng::Deserializer::from_str(&text) {
                 let object = Value::deserialize(document).unwrap();
-                let namespace = &object["metadata"][if object["kind"] == "Namespace" { "name" } else { "namespace" }];
+                let namespace = &object["metadata"][if object["kind"] == "Namespace" {
+                    "name"
+                } else {
+                    "namespace"
+                }];
                 if let Some(namespace) = namespace.as_str() {
                     // A dry run makes none.
-                    playground.kubectl(&["create", "namespace", namespace], "").await;
+                    playground
+                        .kubectl(&["create", "namespace", namespace], "")
+                        .await;
+                }
+                if object["kind"] == "ServiceAccount" {
+                    let (made, says) = playground
+                        .kubectl(&["apply", "-f", "-"], &object.to_string())
+                        .await;
+                    assert!(made, "{}: {says}", path.display());
                 }
             }
-            let (accepted, says) = playground.kubectl(&["apply", "--dry-run=server", "-f", "-"], &text).await;
+            let (accepted, says) = playground
+                .kubectl(&["apply", "--dry-run=server", "-f", "-"], &text)
+                .await;
             assert!(accepted, "{}: {says}", path.display());
             count += 1;
         }
@@ -46,7 +64,9 @@ fn a_broken_manifest_is_refused_with_a_sentence_that_says_what_to_write() {
                 "apiVersion": "volttron.org/v1alpha1", "kind": kind,
                 "metadata": {"name": metadata, "namespace": namespace}, "spec": spec,
             });
-            let (accepted, says) = playground.kubectl(&["apply", "-f", "-"], &manifest.to_string()).await;
+            let (accepted, says) = playground
+                .kubectl(&["apply", "-f", "-"], &manifest.to_string())
+                .await;
             if accepted || !says.contains(words) {
                 wrong.push(format!("{name}: expected {words:?}: {says}"));
             }
@@ -68,18 +88,40 @@ fn what_cannot_be_changed_later_is_refused_with_a_sentence_that_says_what_to_do(
             .to_string()
         };
         let spec = json!({"instanceName": "fixed", "ca": {"generated": {"duration": "8760h"}}});
-        let (accepted, says) = playground.kubectl(&["apply", "-f", "-"], &manifest(&spec)).await;
+        let (accepted, says) = playground
+            .kubectl(&["apply", "-f", "-"], &manifest(&spec))
+            .await;
         assert!(accepted, "{says}");
         for (change, words) in [
-            (json!({"instanceName": "other"}), "instanceName cannot be changed"),
-            (json!({"ca": {"secretRef": {"name": "own"}}}), "ca cannot be changed"),
-            (json!({"ca": {"generated": {"duration": "100h"}}}), "create a new instance instead"),
-            (json!({"broker": {"managed": {"storage": {"size": "2Gi"}}}}), "storage cannot be changed"),
+            (
+                json!({"instanceName": "other"}),
+                "instanceName cannot be changed",
+            ),
+            (
+                json!({"ca": {"secretRef": {"name": "own"}}}),
+                "ca cannot be changed",
+            ),
+            (
+                json!({"ca": {"generated": {"duration": "100h"}}}),
+                "create a new instance instead",
+            ),
+            (
+                json!({"broker": {"managed": {"storage": {"size": "2Gi"}}}}),
+                "storage cannot be changed",
+            ),
         ] {
             let mut changed = spec.clone();
-            changed.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-            let (accepted, says) = playground.kubectl(&["apply", "-f", "-"], &manifest(&changed)).await;
-            assert!(!accepted && says.contains(words), "expected {words:?}: {says}");
+            changed
+                .as_object_mut()
+                .unwrap()
+                .extend(change.as_object().unwrap().clone());
+            let (accepted, says) = playground
+                .kubectl(&["apply", "-f", "-"], &manifest(&changed))
+                .await;
+            assert!(
+                !accepted && says.contains(words),
+                "expected {words:?}: {says}"
+            );
         }
     });
 }
@@ -90,7 +132,10 @@ fn kubectl_explains_every_field() {
         let playground = playground().await;
         let api = Api::<CustomResourceDefinition>::all(playground.admin());
         let mut silent = Vec::new();
-        for name in ["volttroninstances.volttron.org", "volttroncertrequests.volttron.org"] {
+        for name in [
+            "volttroninstances.volttron.org",
+            "volttroncertrequests.volttron.org",
+        ] {
             let definition = api.get(name).await.unwrap();
             let version = definition.spec.versions.into_iter().next().unwrap();
             let schema = version.schema.unwrap().open_api_v3_schema.unwrap();
@@ -99,15 +144,31 @@ fn kubectl_explains_every_field() {
                 assert!(!column.json_path.is_empty(), "{}", column.name);
             }
         }
-        assert!(silent.is_empty(), "fields without a description: {}", silent.join(", "));
-        let (explained, says) = playground.kubectl(&["explain", "vinst.spec.certificates.duration"], "").await;
-        assert!(explained && says.contains("Life of a certificate"), "{says}");
+        assert!(
+            silent.is_empty(),
+            "fields without a description: {}",
+            silent.join(", ")
+        );
+        let (explained, says) = playground
+            .kubectl(&["explain", "vinst.spec.certificates.duration"], "")
+            .await;
+        assert!(
+            explained && says.contains("Life of a certificate"),
+            "{says}"
+        );
     });
 }
 
 /// Name, kind, `metadata.name`, `spec`, and words of the refusal.
-type Broken = (&'static str, &'static str, &'static str, Value, &'static str);
+type Broken = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Value,
+    &'static str,
+);
 
+#[rustfmt::skip] // One case, one line.
 fn broken() -> Vec<Broken> {
     let (instance, request) = ("VolttronInstance", "VolttronCertRequest");
     let certificates = |value: Value| json!({"certificates": value});
@@ -150,7 +211,8 @@ fn broken() -> Vec<Broken> {
 fn walk(path: &str, schema: &JSONSchemaProps, silent: &mut Vec<String>) {
     for (name, field) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
-        let standard = ["apiVersion", "kind", "metadata"].contains(&name.as_str()) && path.matches('.').count() == 1;
+        let standard = ["apiVersion", "kind", "metadata"].contains(&name.as_str())
+            && path.matches('.').count() == 1;
         if !standard && field.description.as_deref().is_none_or(str::is_empty) {
             silent.push(path.clone());
         }
@@ -158,7 +220,11 @@ fn walk(path: &str, schema: &JSONSchemaProps, silent: &mut Vec<String>) {
     }
     match &schema.items {
         Some(JSONSchemaPropsOrArray::Schema(items)) => walk(&format!("{path}[]"), items, silent),
-        Some(JSONSchemaPropsOrArray::Schemas(all)) => all.iter().for_each(|items| walk(path, items, silent)),
+        Some(JSONSchemaPropsOrArray::Schemas(all)) => {
+            for items in all {
+                walk(path, items, silent);
+            }
+        }
         None => {}
     }
 }

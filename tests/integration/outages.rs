@@ -1,17 +1,13 @@
 //! The API server, etcd or the approval gate away for a while; and the operator's own end.
 
-use crate::shared::Disturbed;
+use crate::shared::disturbed;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
-use local_cluster::{Base, Component};
-use serde_json::json;
+use local_cluster::Component;
 use std::time::{Duration, Instant};
-use tokio::sync::OnceCell;
 use volttron_crds::Phase;
-use volttron_tests::{Agent, Broker, Issued, Login, Playground, Space, run};
-
-static OUTAGES: Disturbed = Disturbed::new();
+use volttron_tests::{Agent, Broker, Issued, Login, Space, run};
 
 /// After everything is back, within this it works again.
 const RECOVERED: Duration = Duration::from_secs(90);
@@ -34,12 +30,18 @@ fn everything_carries_on_after_etcd_was_away() {
 #[test]
 fn cut_watches_are_resumed() {
     run(async {
-        let playground = OUTAGES.lock().await;
-        let broker = plant(playground.playground()).await;
+        let playground = disturbed().await;
+        let broker = playground.plant().await;
         let space = playground.space("cut").await;
         for name in ["one", "two", "three"] {
             playground.proxy().cut();
-            space.file(name, &broker.instance, &Agent::new(&format!("central.cut.{name}")).csr).await;
+            space
+                .file(
+                    name,
+                    &broker.instance,
+                    &Agent::new(&format!("central.cut.{name}")).csr,
+                )
+                .await;
             space.phase(name, Phase::Pending).await;
             playground.proxy().set_away(true);
             space.approve(name).await;
@@ -52,19 +54,41 @@ fn cut_watches_are_resumed() {
 #[test]
 fn nothing_is_signed_while_the_approval_gate_is_down() {
     run(async {
-        let playground = OUTAGES.lock().await;
-        let broker = plant(playground.playground()).await;
+        let playground = disturbed().await;
+        let broker = playground.plant().await;
         let space = playground.space("gate").await;
-        space.file("early", &broker.instance, &Agent::new("central.gate.early").csr).await;
+        space
+            .file(
+                "early",
+                &broker.instance,
+                &Agent::new("central.gate.early").csr,
+            )
+            .await;
         space.approve("early").await;
         space.issued("early").await;
 
         let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(playground.admin());
         let binding = bindings.get(GATE).await.unwrap();
-        bindings.delete(GATE, &DeleteParams::default()).await.unwrap();
-        let fault = broker.instance.condition("Ready", "False", Some("ApprovalGateMissing"), RECOVERED).await;
-        assert!(fault.message.contains("nothing is signed") && fault.message.contains("helm upgrade"), "{}", fault.message);
-        space.file("late", &broker.instance, &Agent::new("central.gate.late").csr).await;
+        bindings
+            .delete(GATE, &DeleteParams::default())
+            .await
+            .unwrap();
+        let fault = broker
+            .instance
+            .condition("Ready", "False", Some("ApprovalGateMissing"), RECOVERED)
+            .await;
+        assert!(
+            fault.message.contains("nothing is signed") && fault.message.contains("helm upgrade"),
+            "{}",
+            fault.message
+        );
+        space
+            .file(
+                "late",
+                &broker.instance,
+                &Agent::new("central.gate.late").csr,
+            )
+            .await;
         space.approve("late").await;
         space.says("late", "Issued", "ApprovalGateMissing").await;
         let late = space.get("late").await;
@@ -72,24 +96,44 @@ fn nothing_is_signed_while_the_approval_gate_is_down() {
         assert!(late.status.unwrap().certificate.is_none() && space.secret("late").await.is_none());
         assert_eq!(space.get("early").await.phase(), Some(Phase::Issued));
         let ready = playground.operator().get("/readyz").await.unwrap();
-        assert!(ready.status == 200 && ready.body.contains("nothing is signed"), "{ready:?}");
+        assert!(
+            ready.status == 200 && ready.body.contains("nothing is signed"),
+            "{ready:?}"
+        );
 
         let restored = ValidatingAdmissionPolicyBinding {
-            metadata: ObjectMeta { name: Some(GATE.to_owned()), labels: binding.metadata.labels, ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(GATE.to_owned()),
+                labels: binding.metadata.labels,
+                ..ObjectMeta::default()
+            },
             spec: binding.spec,
         };
-        bindings.create(&PostParams::default(), &restored).await.unwrap();
+        bindings
+            .create(&PostParams::default(), &restored)
+            .await
+            .unwrap();
         space.issued_within("late", RECOVERED).await;
-        broker.instance.condition("Ready", "True", None, RECOVERED).await;
+        broker
+            .instance
+            .condition("Ready", "True", None, RECOVERED)
+            .await;
     });
 }
 
 #[test]
 fn the_operator_ends_cleanly_when_asked_to() {
     run(async {
-        let playground = OUTAGES.lock().await;
-        let status = playground.operator().terminate(Duration::from_secs(10)).await;
-        assert!(status.success(), "{status}\n{}", playground.operator().log_tail());
+        let playground = disturbed().await;
+        let status = playground
+            .operator()
+            .terminate(Duration::from_secs(10))
+            .await;
+        assert!(
+            status.success(),
+            "{status}\n{}",
+            playground.operator().log_tail()
+        );
         let log = playground.operator().log_tail();
         assert!(log.contains("controller stopped"), "{log}");
     });
@@ -102,23 +146,41 @@ fn outage() -> Duration {
 }
 
 async fn survives_without(part: Component, outage: Duration) {
-    let playground = OUTAGES.lock().await;
-    let broker = plant(playground.playground()).await;
+    let playground = disturbed().await;
+    let broker = playground.plant().await;
     let space = playground.space(&format!("without-{}", part.name())).await;
     let agent = Agent::new("central.outage.agent");
     let issued = issue(&space, broker, "agent", &agent).await;
-    let connection = broker.connect(Login::certificate(&agent, &issued)).await.unwrap();
+    let connection = broker
+        .connect(Login::certificate(&agent, &issued))
+        .await
+        .unwrap();
     let operator = playground.operator().pid();
 
     let cluster = playground.cluster().clone();
-    tokio::task::spawn_blocking(move || cluster.kill(part).unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || cluster.kill(part).unwrap())
+        .await
+        .unwrap();
     let away = Instant::now();
     playground
         .eventually("the outage is over", outage * 2, async || {
             let health = playground.operator().get("/healthz").await?;
-            assert_eq!(health.status, 200, "the operator is not healthy while {} is away", part.name());
-            assert!(connection.status().connected(), "an agent's connection ended while {} was away", part.name());
-            if away.elapsed() >= outage { Ok(()) } else { Err("it is not".to_owned()) }
+            assert_eq!(
+                health.status,
+                200,
+                "the operator is not healthy while {} is away",
+                part.name()
+            );
+            assert!(
+                connection.status().connected(),
+                "an agent's connection ended while {} was away",
+                part.name()
+            );
+            if away.elapsed() >= outage {
+                Ok(())
+            } else {
+                Err("it is not".to_owned())
+            }
         })
         .await;
     let cluster = playground.cluster().clone();
@@ -134,34 +196,33 @@ async fn survives_without(part: Component, outage: Duration) {
     playground
         .eventually("requests can be filed again", RECOVERED, async || {
             let request = volttron_tests::encode(&late.csr);
-            let filed = space.try_file("late", &broker.instance, &request, None).await;
+            let filed = space
+                .try_file("late", &broker.instance, &request, None)
+                .await;
             filed.map(drop).map_err(|error| error.to_string())
         })
         .await;
     space.phase_within("late", Phase::Pending, RECOVERED).await;
     space.approve("late").await;
     let late_issued = space.issued_within("late", RECOVERED).await;
-    broker.connect(Login::certificate(&late, &late_issued)).await.unwrap();
-    assert_eq!(playground.operator().pid(), operator, "the operator was started anew");
-    assert!(connection.status().connected(), "an agent's connection ended after {} was back", part.name());
+    broker
+        .connect(Login::certificate(&late, &late_issued))
+        .await
+        .unwrap();
+    assert_eq!(
+        playground.operator().pid(),
+        operator,
+        "the operator was started anew"
+    );
+    assert!(
+        connection.status().connected(),
+        "an agent's connection ended after {} was back",
+        part.name()
+    );
 }
 
 async fn issue(space: &Space<'_>, broker: &Broker<'_>, name: &str, agent: &Agent) -> Issued {
     space.file(name, &broker.instance, &agent.csr).await;
     space.approve(name).await;
     space.issued(name).await
-}
-
-/// The broker that the tests here share.
-async fn plant(playground: &'static Playground) -> &'static Broker<'static> {
-    static BROKER: OnceCell<Broker<'static>> = OnceCell::const_new();
-    let broker = BROKER
-        .get_or_init(async || {
-            let namespace = playground.namespace("plant").await;
-            let instance = playground.instance(&namespace, "central", json!({})).await;
-            instance.start_broker(Base::Machine).await
-        })
-        .await;
-    broker.instance.condition("Ready", "True", None, RECOVERED).await;
-    broker
 }

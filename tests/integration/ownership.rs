@@ -19,32 +19,80 @@ fn the_objects_of_a_broker_are_repaired() {
         let playground = playground().await;
         let namespace = playground.namespace("owned").await;
         let instance = playground.instance(&namespace, "owned", json!({})).await;
-        instance.condition("BrokerReady", "False", Some("Unreachable"), SOON).await;
+        instance
+            .condition("BrokerReady", "False", Some("Unreachable"), SOON)
+            .await;
         let cases = [
-            ("apps", "v1", "StatefulSet", "owned-rabbitmq", json!({"spec": {"replicas": 0}}), "/spec/replicas"),
-            ("", "v1", "Service", "owned-rabbitmq", json!({"spec": {"selector": {"app.kubernetes.io/name": "x"}}}), "/spec/selector"),
-            ("", "v1", "ConfigMap", "owned-rabbitmq", json!({"data": {"rabbitmq.conf": "listeners.tcp.default = 5672"}}), "/data"),
-            ("", "v1", "Secret", "owned-rabbitmq-definitions", json!({"data": {"definitions.json": "e30="}}), "/data"),
-            ("", "v1", "Secret", "owned-rabbitmq-tls", json!({"data": {"ca.crt": "e30="}}), "/data"),
+            (
+                "apps",
+                "v1",
+                "StatefulSet",
+                "owned-rabbitmq",
+                json!({"spec": {"replicas": 0}}),
+                "/spec/replicas",
+            ),
+            (
+                "",
+                "v1",
+                "Service",
+                "owned-rabbitmq",
+                json!({"spec": {"selector": {"app.kubernetes.io/name": "x"}}}),
+                "/spec/selector",
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                "owned-rabbitmq",
+                json!({"data": {"rabbitmq.conf": "listeners.tcp.default = 5672"}}),
+                "/data",
+            ),
+            (
+                "",
+                "v1",
+                "Secret",
+                "owned-rabbitmq-definitions",
+                json!({"data": {"definitions.json": "e30="}}),
+                "/data",
+            ),
+            (
+                "",
+                "v1",
+                "Secret",
+                "owned-rabbitmq-tls",
+                json!({"data": {"ca.crt": "e30="}}),
+                "/data",
+            ),
         ];
-        join_all(cases.iter().map(async |(group, version, kind, name, change, field)| {
-            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-            let api = Api::<DynamicObject>::namespaced_with(playground.admin(), &namespace, &resource);
-            let before = field_of(&api, name, field).await.unwrap();
-            api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
-            restored(&api, name, field, &before, "edited").await;
-            api.delete(name, &DeleteParams::default()).await.unwrap();
-            if *name == "owned-rabbitmq-tls" {
-                // The key was in it, so that is another one.
-                playground
-                    .eventually("a deleted certificate is made anew", SOON, async || {
-                        field_of(&api, name, "/data/tls.crt").await.map(drop)
-                    })
-                    .await;
-            } else {
-                restored(&api, name, field, &before, "deleted").await;
-            }
-        }))
+        join_all(
+            cases
+                .iter()
+                .map(async |(group, version, kind, name, change, field)| {
+                    let resource =
+                        ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+                    let api = Api::<DynamicObject>::namespaced_with(
+                        playground.admin(),
+                        &namespace,
+                        &resource,
+                    );
+                    let before = field_of(&api, name, field).await.unwrap();
+                    api.patch(name, &PatchParams::default(), &Patch::Merge(change))
+                        .await
+                        .unwrap();
+                    restored(&api, name, field, &before, "edited").await;
+                    api.delete(name, &DeleteParams::default()).await.unwrap();
+                    if *name == "owned-rabbitmq-tls" {
+                        // The key was in it, so that is another one.
+                        playground
+                            .eventually("a deleted certificate is made anew", SOON, async || {
+                                field_of(&api, name, "/data/tls.crt").await.map(drop)
+                            })
+                            .await;
+                    } else {
+                        restored(&api, name, field, &before, "deleted").await;
+                    }
+                }),
+        )
         .await;
     });
 }
@@ -57,11 +105,19 @@ fn the_secret_of_a_request_is_repaired_with_the_same_certificate() {
         let forged = json!({"stringData": {"tls.crt": "forged", "ca.crt": "forged"}});
         space
             .secrets()
-            .patch("forwarder-tls", &PatchParams::default(), &Patch::Merge(forged))
+            .patch(
+                "forwarder-tls",
+                &PatchParams::default(),
+                &Patch::Merge(forged),
+            )
             .await
             .unwrap();
         same_again(&space, &issued).await;
-        space.secrets().delete("forwarder-tls", &DeleteParams::default()).await.unwrap();
+        space
+            .secrets()
+            .delete("forwarder-tls", &DeleteParams::default())
+            .await
+            .unwrap();
         same_again(&space, &issued).await;
     });
 }
@@ -74,24 +130,51 @@ fn a_foreign_secret_is_never_overwritten() {
             "metadata": {"name": "forwarder-tls"}, "stringData": {"tls.crt": "mine"},
         }))
         .unwrap();
-        space.secrets().create(&PostParams::default(), &foreign).await.unwrap();
-        space.file("forwarder", &central().await.instance, &Agent::new("central.foreign.forwarder").csr).await;
+        space
+            .secrets()
+            .create(&PostParams::default(), &foreign)
+            .await
+            .unwrap();
+        space
+            .file(
+                "forwarder",
+                &central().await.instance,
+                &Agent::new("central.foreign.forwarder").csr,
+            )
+            .await;
         space.approve("forwarder").await;
         let says = space.says("forwarder", "Issued", "SecretExists").await;
-        assert!(says.contains("forwarder-tls") && says.contains("does not belong to this request"), "{says}");
-        assert!(space.get("forwarder").await.status.unwrap().certificate.is_none());
+        assert!(
+            says.contains("forwarder-tls") && says.contains("does not belong to this request"),
+            "{says}"
+        );
+        assert!(
+            space
+                .get("forwarder")
+                .await
+                .status
+                .unwrap()
+                .certificate
+                .is_none()
+        );
         let content = space.secret("forwarder").await.unwrap().data.unwrap();
         assert_eq!(content.len(), 1);
         assert_eq!(content["tls.crt"].0, b"mine");
 
-        space.secrets().delete("forwarder-tls", &DeleteParams::default()).await.unwrap();
+        space
+            .secrets()
+            .delete("forwarder-tls", &DeleteParams::default())
+            .await
+            .unwrap();
         space.issued_within("forwarder", FREED).await;
     });
 }
 
 async fn issue(space: &Space<'_>, name: &str) -> Secret {
     let agent = Agent::new(&format!("central.repaired.{name}"));
-    space.file(name, &central().await.instance, &agent.csr).await;
+    space
+        .file(name, &central().await.instance, &agent.csr)
+        .await;
     space.approve(name).await;
     space.issued(name).await;
     space.secret(name).await.unwrap()
@@ -112,16 +195,22 @@ async fn same_again(space: &Space<'_>, before: &Secret) {
 
 async fn field_of(api: &Api<DynamicObject>, name: &str, field: &str) -> Result<Value, String> {
     let object = api.get(name).await.map_err(|error| error.to_string())?;
-    object.data.pointer(field).cloned().ok_or_else(|| format!("no {field}"))
+    object
+        .data
+        .pointer(field)
+        .cloned()
+        .ok_or_else(|| format!("no {field}"))
 }
 
 async fn restored(api: &Api<DynamicObject>, name: &str, field: &str, before: &Value, how: &str) {
     let what = format!("{name}, which was {how}, is restored");
     playground()
         .await
-        .eventually(&what, SOON, async || match field_of(api, name, field).await {
-            Ok(now) if now == *before => Ok(()),
-            other => Err(format!("{other:?}")),
+        .eventually(&what, SOON, async || {
+            match field_of(api, name, field).await {
+                Ok(now) if now == *before => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await;
 }

@@ -3,7 +3,7 @@
 use local_cluster::{Base, Component};
 use serde_json::json;
 use std::ops::Deref;
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, MutexGuard, OnceCell, Semaphore, SemaphorePermit};
 use volttron_tests::{Broker, Playground, Setup};
 
 /// The playground of all tests that neither stop the API server nor kill the operator.
@@ -27,66 +27,83 @@ pub async fn central() -> &'static Broker<'static> {
         .await
 }
 
-/// For tests that kill the operator.
-pub static KILLS: Disturbed = Disturbed::new();
+/// How many playgrounds there are for tests that stop what others need.
+const DISTURBED: usize = 2;
 
-/// A playground for tests that stop what others need: one of them at a time. Its operator is behind a proxy.
-pub struct Disturbed {
+/// A playground that nobody else has meanwhile, whose operator is behind a proxy.
+pub struct Turn {
+    slot: &'static Slot,
+    playground: &'static Playground,
+    _lock: MutexGuard<'static, ()>,
+    _permit: SemaphorePermit<'static>,
+}
+
+struct Slot {
     playground: OnceCell<Playground>,
+    plant: OnceCell<Broker<'static>>,
     turn: Mutex<()>,
 }
 
-/// A playground that nobody else has meanwhile.
-pub struct Turn<'a> {
-    playground: &'a Playground,
-    _turn: MutexGuard<'a, ()>,
+/// Waits until a playground is free that may be disturbed. Whatever the test before has left, API server and operator run.
+pub async fn disturbed() -> Turn {
+    static FREE: Semaphore = Semaphore::const_new(DISTURBED);
+    static SLOTS: [Slot; DISTURBED] = [const { Slot::new() }; DISTURBED];
+    let permit = FREE.acquire().await.unwrap();
+    let (slot, turn) = SLOTS
+        .iter()
+        .find_map(|slot| Some((slot, slot.turn.try_lock().ok()?)))
+        .expect("as many slots as permits");
+    let playground = slot
+        .playground
+        .get_or_init(|| Playground::start(Setup { proxy: true }))
+        .await;
+    let cluster = playground.cluster().clone();
+    tokio::task::spawn_blocking(move || {
+        for part in [Component::Etcd, Component::ApiServer] {
+            cluster.start_component(part).unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    playground.proxy().count(&[]);
+    playground.proxy().set_away(false);
+    if playground.operator().pid().is_none() {
+        playground.operator().start_again();
+    }
+    playground.operator().wait_ready().await;
+    Turn {
+        slot,
+        playground,
+        _lock: turn,
+        _permit: permit,
+    }
 }
 
-impl Disturbed {
-    /// Started when it is needed.
-    pub const fn new() -> Self {
+impl Slot {
+    const fn new() -> Self {
         Self {
             playground: OnceCell::const_new(),
+            plant: OnceCell::const_new(),
             turn: Mutex::const_new(()),
         }
     }
+}
 
-    /// Waits for its turn; whatever the test before has left, API server and operator run.
-    pub async fn lock(&self) -> Turn<'_> {
-        let turn = self.turn.lock().await;
-        let playground = self
-            .playground
-            .get_or_init(|| Playground::start(Setup { proxy: true }))
-            .await;
-        let cluster = playground.cluster().clone();
-        tokio::task::spawn_blocking(move || {
-            for part in [Component::Etcd, Component::ApiServer] {
-                cluster.start_component(part).unwrap();
-            }
-        })
-        .await
-        .unwrap();
-        playground.proxy().count(&[]);
-        playground.proxy().set_away(false);
-        if playground.operator().pid().is_none() {
-            playground.operator().start_again();
-        }
-        playground.operator().wait_ready().await;
-        Turn {
-            playground,
-            _turn: turn,
-        }
+impl Turn {
+    /// The broker of an instance `central` in this playground; the instance is Ready.
+    pub async fn plant(&self) -> &'static Broker<'static> {
+        let start = async || {
+            let namespace = self.playground.namespace("plant").await;
+            let instance = self.playground.instance(&namespace, "central", json!({}));
+            instance.await.start_broker(Base::Machine).await
+        };
+        let broker = self.slot.plant.get_or_init(start).await;
+        broker.instance.ready().await;
+        broker
     }
 }
 
-impl<'a> Turn<'a> {
-    /// The playground, which stays when the turn is over.
-    pub fn playground(&self) -> &'a Playground {
-        self.playground
-    }
-}
-
-impl Deref for Turn<'_> {
+impl Deref for Turn {
     type Target = Playground;
 
     fn deref(&self) -> &Playground {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use kube::Client;
 
 use api::Requests;
-pub use people::{Impersonation, Users};
+pub use people::Users;
 
 /// Namespace of the instance that is asked.
 const PLANT: &str = "gate-plant";

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, RoleBinding, RoleRef, Subject};
 use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Config, Resource};
+use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,44 +20,6 @@ pub trait Users {
     fn client(&self, user: &str, groups: &[&str]) -> Client;
     /// A client that shows a service account's token.
     fn with_token(&self, token: &str) -> Client;
-}
-
-/// Users by impersonation: to admission and authorization they are the real ones, and they need no certificate.
-#[derive(Clone, Debug)]
-pub struct Impersonation {
-    administrator: Config,
-}
-
-impl Impersonation {
-    /// Acts as others with the rights of `administrator`.
-    #[must_use]
-    pub fn new(administrator: Config) -> Self {
-        Self { administrator }
-    }
-}
-
-impl Users for Impersonation {
-    fn client(&self, user: &str, groups: &[&str]) -> Client {
-        let mut config = self.administrator.clone();
-        let mut header = |name: &str, value: &str| {
-            config.headers.push((
-                name.parse().expect("a header's name"),
-                value.parse().expect("a user or group is ASCII"),
-            ));
-        };
-        header("impersonate-user", user);
-        for group in groups {
-            header("impersonate-group", group);
-        }
-        Client::try_from(config).expect("the administrator's configuration makes a client")
-    }
-
-    fn with_token(&self, token: &str) -> Client {
-        let mut config = Config::new(self.administrator.cluster_url.clone());
-        config.root_cert.clone_from(&self.administrator.root_cert);
-        config.auth_info.token = Some(token.to_owned().into());
-        Client::try_from(config).expect("a token and a CA make a client")
-    }
 }
 
 /// Who sends a row.

@@ -103,6 +103,10 @@ impl Row {
             // Server-side apply takes the verb patch as well, which no service account has.
             What::Create(_) if self.who == Person::Agent => &[Write::Create],
             What::Create(_) => &[Write::Create, Write::Apply],
+            // The controller has the verb patch alone.
+            What::Change(..) if self.who == Person::Controller => {
+                &[Write::Merge, Write::Json, Write::Apply]
+            }
             What::Change(..) => &[Write::Merge, Write::Json, Write::Update, Write::Apply],
             What::Delete(_) | What::InstanceStatus => &[Write::Merge],
         }
