@@ -11,10 +11,10 @@ use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use volttron_crds::{VolttronCertRequestStatus, well_known};
 use volttron_tests::{Instance, Playground, SYSTEM};
-use std::net::SocketAddr;
 
 /// As many users go into one import as the operator puts there.
 const BATCH: usize = 256;
@@ -66,15 +66,17 @@ pub async fn run(
                     data: Some(data),
                     ..Secret::default()
                 };
-                secrets.create(&PostParams::default(), &secret).await.context("create a Secret")?;
+                secrets
+                    .create(&PostParams::default(), &secret)
+                    .await
+                    .context("create a Secret")?;
                 let patch = json!({
                     "apiVersion": "volttron.org/v1alpha1",
                     "kind": "VolttronCertRequest",
                     "metadata": {"name": name(index)},
                     "status": status,
                 });
-                let parameters =
-                    PatchParams::apply(well_known::CONTROLLER_FIELD_MANAGER).force();
+                let parameters = PatchParams::apply(well_known::CONTROLLER_FIELD_MANAGER).force();
                 requests
                     .patch_status(&name(index), &parameters, &Patch::Apply(patch))
                     .await
@@ -96,10 +98,17 @@ impl Broker {
         broker: &volttron_tests::Broker<'_>,
     ) -> anyhow::Result<Self> {
         let name = format!("broker.{}.{}", instance.namespace, instance.name);
-        let secret = Api::<Secret>::namespaced(playground.admin(), SYSTEM).get(&name).await?;
+        let secret = Api::<Secret>::namespaced(playground.admin(), SYSTEM)
+            .get(&name)
+            .await?;
         let password = secret.data.as_ref().and_then(|data| data.get("password"));
         let password = password.context("the broker's Secret has no password")?;
-        let ca = instance.get().await.status.and_then(|status| status.ca).context("no CA")?;
+        let ca = instance
+            .get()
+            .await
+            .status
+            .and_then(|status| status.ca)
+            .context("no CA")?;
         let host = instance.host();
         let http = reqwest::Client::builder()
             .no_proxy()

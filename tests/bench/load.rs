@@ -42,7 +42,9 @@ impl Load {
                 let (api, key) = (api.clone(), &key);
                 async move {
                     let request = self.request(index, key)?;
-                    api.create(&PostParams::default(), &request).await.context("file a request")?;
+                    api.create(&PostParams::default(), &request)
+                        .await
+                        .context("file a request")?;
                     anyhow::Ok(())
                 }
             })
@@ -94,10 +96,15 @@ impl Load {
             .list(&ListParams::default())
             .await?;
         for request in &requests {
-            let certificate = request.status.as_ref().and_then(|s| s.certificate.as_deref());
+            let certificate = request
+                .status
+                .as_ref()
+                .and_then(|s| s.certificate.as_deref());
             let certificate = certificate
                 .with_context(|| format!("request {} has no certificate", request.name_any()))?;
-            let stored = secrets.iter().find(|secret| secret.name_any() == request.secret_name());
+            let stored = secrets
+                .iter()
+                .find(|secret| secret.name_any() == request.secret_name());
             let stored = stored
                 .and_then(|secret| secret.data.as_ref()?.get("tls.crt"))
                 .with_context(|| format!("Secret {} is missing", request.secret_name()))?;
@@ -114,12 +121,16 @@ impl Load {
     /// Deletes all requests and waits until they and their Secrets are gone.
     pub async fn clear(&self) -> anyhow::Result<()> {
         let (requests, ours) = (self.requests(), ListParams::default());
-        requests.delete_collection(&DeleteParams::default(), &ours).await?;
+        requests
+            .delete_collection(&DeleteParams::default(), &ours)
+            .await?;
         none_left(&requests, &ours).await?;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
         // Those of requests; the broker's keep their label of the broker.
         let ours = ListParams::default().labels("volttron.org/instance,!app.kubernetes.io/name");
-        secrets.delete_collection(&DeleteParams::default(), &ours).await?;
+        secrets
+            .delete_collection(&DeleteParams::default(), &ours)
+            .await?;
         none_left(&secrets, &ours).await
     }
 
@@ -140,7 +151,9 @@ impl Load {
     fn request(&self, index: usize, key: &KeyPair) -> anyhow::Result<VolttronCertRequest> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, self.common_name(index));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, self.common_name(index));
         let spec = VolttronCertRequestSpec {
             instance_ref: self.instance.clone(),
             request: STANDARD.encode(params.serialize_request(key)?.pem()?),

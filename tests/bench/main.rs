@@ -8,10 +8,10 @@ mod process;
 
 use anyhow::Context as _;
 use clap::Parser;
-use kube::Api;
-use kube::api::PostParams;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::Api;
+use kube::api::PostParams;
 use load::Load;
 use local_cluster::Base;
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Writes that the bare client has under way; as many as the operator works on at once.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 96)]
     concurrency: usize,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
@@ -71,7 +71,9 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     eprintln!("starting a cluster, a broker and the operator");
     let playground = Playground::start(Setup::default()).await;
     let space = playground.space("bench").await;
-    let instance = playground.instance(&space.namespace, "central", json!({})).await;
+    let instance = playground
+        .instance(&space.namespace, "central", json!({}))
+        .await;
     let broker = instance.start_broker(Base::Machine).await;
     instance.ready().await;
     let load = Load {
@@ -79,7 +81,10 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
         agent: space.agent(),
         approver: playground.approver(),
         namespace: space.namespace.clone(),
-        instance: InstanceReference { name: instance.name.clone(), namespace: None },
+        instance: InstanceReference {
+            name: instance.name.clone(),
+            namespace: None,
+        },
         requester: space.user.clone(),
         count: arguments.requests,
     };
@@ -88,11 +93,20 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     println!("|------:|--------:|-----------:|------:|---------------:|-------------:|---------:|");
     for number in 1..=arguments.rounds {
         let (mut round, example) = operator_turn(&playground, &load).await?;
-        eprintln!("round {number}: the operator took {:.2} s", round.operator_seconds);
-        round.floor_seconds =
-            floor_turn(&playground, &instance, &broker, &load, &example, arguments.concurrency)
-                .await?
-                .as_secs_f64();
+        eprintln!(
+            "round {number}: the operator took {:.2} s",
+            round.operator_seconds
+        );
+        round.floor_seconds = floor_turn(
+            &playground,
+            &instance,
+            &broker,
+            &load,
+            &example,
+            arguments.concurrency,
+        )
+        .await?
+        .as_secs_f64();
         round.ratio = round.floor_seconds / round.operator_seconds;
         println!(
             "| {number} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} | {:.1} |",
@@ -112,7 +126,10 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
         goal: 0.9,
         rounds,
     };
-    println!("\nmedian ratio {:.2} (goal {:.1})", report.median_ratio, report.goal);
+    println!(
+        "\nmedian ratio {:.2} (goal {:.1})",
+        report.median_ratio, report.goal
+    );
     if let Some(folder) = arguments.output.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -131,8 +148,14 @@ struct Example {
 async fn operator_turn(playground: &Playground, load: &Load) -> anyhow::Result<(Round, Example)> {
     load.file().await?;
     load.wait_for(Phase::Pending, DEADLINE).await?;
-    let id = playground.operator().pid().context("the operator has ended")?;
-    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).context("an odd process id")?;
+    let id = playground
+        .operator()
+        .pid()
+        .context("the operator has ended")?;
+    let pid = i32::try_from(id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("an odd process id")?;
     let issued_before = issued(playground).await?;
     kill_process(pid, Signal::STOP)?;
     load.approve().await?;
@@ -145,7 +168,9 @@ async fn operator_turn(playground: &Playground, load: &Load) -> anyhow::Result<(
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(DEADLINE, all).await.context("not all requests were issued in time")??;
+    tokio::time::timeout(DEADLINE, all)
+        .await
+        .context("not all requests were issued in time")??;
     let elapsed = started.elapsed();
     let cpu = process::cpu_seconds(id)? - cpu_before;
     let (resident, peak) = process::resident_kib(id)?;
@@ -175,7 +200,10 @@ async fn floor_turn(
     playground.operator().terminate(DEADLINE).await;
     load.file().await?;
     let token = TokenRequest {
-        spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(3600),
+            ..TokenRequestSpec::default()
+        },
         ..TokenRequest::default()
     };
     let token = Api::<ServiceAccount>::namespaced(playground.admin(), SYSTEM)
@@ -205,16 +233,27 @@ async fn example(load: &Load) -> anyhow::Result<Example> {
     let secret = Api::<Secret>::namespaced(load.client.clone(), &load.namespace)
         .get(&request.secret_name())
         .await?;
-    Ok(Example { secret, status: request.status.context("a request without status")? })
+    Ok(Example {
+        secret,
+        status: request.status.context("a request without status")?,
+    })
 }
 
 /// How many certificates the operator says it has issued since it started.
 async fn issued(playground: &Playground) -> anyhow::Result<usize> {
-    let metrics = playground.operator().get("/metrics").await.map_err(anyhow::Error::msg)?;
-    let line = metrics.body.lines().find_map(|line| {
-        line.strip_prefix("volttron_certificates_issued_total ")
-    });
-    line.context("the metric is missing")?.trim().parse().context("an odd metric")
+    let metrics = playground
+        .operator()
+        .get("/metrics")
+        .await
+        .map_err(anyhow::Error::msg)?;
+    let line = metrics
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix("volttron_certificates_issued_total "));
+    line.context("the metric is missing")?
+        .trim()
+        .parse()
+        .context("an odd metric")
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -223,11 +262,16 @@ fn median(mut values: Vec<f64>) -> f64 {
     if values.len() % 2 == 1 {
         values[middle]
     } else {
-        values.get(middle).map_or(0.0, |upper| f64::midpoint(values[middle - 1], *upper))
+        values
+            .get(middle)
+            .map_or(0.0, |upper| f64::midpoint(values[middle - 1], *upper))
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "memory sizes are far below 2^52 KiB")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "memory sizes are far below 2^52 KiB"
+)]
 fn mebibytes(kib: u64) -> f64 {
     kib as f64 / 1024.0
 }

@@ -45,7 +45,7 @@ pub struct Settings {
     #[arg(long, env = "VOLTTRON_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// How many requests are worked on at once.
-    #[arg(long, env = "VOLTTRON_CONCURRENCY", default_value_t = 32,
+    #[arg(long, env = "VOLTTRON_CONCURRENCY", default_value_t = 96,
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 }

@@ -1,13 +1,19 @@
 //! A cluster: its parts started in order, and the handle tests hold.
 
+mod components;
+mod existing;
+mod options;
+
+pub use existing::Existing;
+pub use options::{Options, Tier};
+pub(crate) use options::{check_name, unique_name};
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
 };
 
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -27,45 +33,6 @@ use crate::{
 };
 
 const DESCRIPTION: &str = "cluster.json";
-
-/// How much of a Kubernetes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tier {
-    /// etcd, API server and controllers, on loopback.
-    Api,
-    /// These, and a node that runs pods.
-    Node,
-}
-
-/// What to start.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How much of a Kubernetes.
-    pub tier: Tier,
-    /// The cluster's name; one of its own for each when none is given.
-    pub name: Option<String>,
-}
-
-impl Options {
-    /// The API server's tier, under a name that nobody else has.
-    #[must_use]
-    pub fn api() -> Self {
-        Self {
-            tier: Tier::Api,
-            name: None,
-        }
-    }
-
-    /// A whole node, under a name that nobody else has.
-    #[must_use]
-    pub fn node() -> Self {
-        Self {
-            tier: Tier::Node,
-            name: None,
-        }
-    }
-}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Description {
@@ -123,31 +90,6 @@ pub fn take_down(name: &str) -> Result<bool> {
         Some(run) => teardown::take_down(&run).map(|()| true),
         None => Ok(false),
     }
-}
-
-/// The name becomes a folder and an interface's data: no path may hide in it.
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    let is_good = (1..=40).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !name.starts_with('-');
-    if is_good {
-        return Ok(());
-    }
-    Err(Error::Machine(format!(
-        "`{name}` is no good name: use 1 to 40 lower-case letters, digits and dashes"
-    )))
-}
-
-/// A name no other run has.
-pub(crate) fn unique_name(kind: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{kind}-{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
 }
 
 impl Cluster {
@@ -441,80 +383,6 @@ impl Cluster {
         command
     }
 
-    /// Whether a part runs.
-    pub fn is_running(&self, component: Component) -> bool {
-        self.run.is_running(component.name())
-    }
-
-    /// Asks a part to end (SIGTERM) and waits until it has.
-    pub fn stop(&self, component: Component) -> Result<()> {
-        self.run.end(component.name(), Signal::TERM)
-    }
-
-    /// Ends a part at once (SIGKILL).
-    pub fn kill(&self, component: Component) -> Result<()> {
-        self.run.end(component.name(), Signal::KILL)
-    }
-
-    /// Starts a part again, with its port and its data. etcd, API server, containerd and kubelet have answered when this returns.
-    pub fn start_component(&self, component: Component) -> Result<()> {
-        if component.is_of_node() && self.tier() != Tier::Node {
-            return Err(Error::WrongTier {
-                part: component.name().to_owned(),
-            });
-        }
-        if self.is_running(component) {
-            return Ok(());
-        }
-        let (run, addresses) = (&self.run, &self.description.addresses);
-        let network = Network::new(run.record()?.slot);
-        let program = |tool: Tool| tool.path(&self.cache, &Steps::silent());
-        // The control plane is on the machine's network, and still ends with the sandbox.
-        let outside = if exec::is_root() {
-            sandbox::enter(run, Spaces::default())?
-        } else {
-            Vec::new()
-        };
-        let inside = || sandbox::enter(run, node::SPACES);
-        match component {
-            Component::Etcd => {
-                control_plane::start_etcd(run, &program(Tool::Etcd)?, addresses, outside)
-            }
-            Component::ApiServer => {
-                let path = program(Tool::KubeApiserver)?;
-                control_plane::start_apiserver(
-                    run,
-                    &path,
-                    &self.authority,
-                    addresses,
-                    || self.kubectl(),
-                    outside,
-                )
-            }
-            Component::ControllerManager => control_plane::start_controllers(
-                run,
-                &program(Tool::KubeControllerManager)?,
-                &self.authority,
-                outside,
-            ),
-            Component::Scheduler => {
-                control_plane::start_scheduler(run, &program(Tool::KubeScheduler)?, outside)
-            }
-            Component::Containerd => node::start_containerd(run, network, inside()?),
-            Component::Kubelet => node::start_kubelet(
-                run,
-                &program(Tool::Kubelet)?,
-                &self.authority,
-                addresses,
-                network,
-                inside()?,
-            ),
-            Component::KubeProxy => {
-                node::start_proxy(run, &program(Tool::KubeProxy)?, network, inside()?)
-            }
-        }
-    }
-
     /// Gives the node an image from an OCI archive, under the name it was built with.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         if self.tier() != Tier::Node {
@@ -547,41 +415,5 @@ impl Drop for Cluster {
         {
             eprintln!("{}: {error}", self.run.name());
         }
-    }
-}
-
-/// A cluster that somebody else runs.
-#[derive(Debug, Clone)]
-pub struct Existing {
-    /// How to reach it.
-    pub kubeconfig: PathBuf,
-}
-
-impl Existing {
-    /// The cluster of `KUBECONFIG`, only when `CLUSTER=existing` asks for it.
-    pub fn from_environment() -> Result<Option<Self>> {
-        let is_asked = std::env::var_os("CLUSTER").is_some_and(|value| value == "existing");
-        if !is_asked {
-            return Ok(None);
-        }
-        let kubeconfig = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()).ok_or_else(|| {
-            Error::Machine("CLUSTER=existing needs KUBECONFIG: set it to the kubeconfig of the cluster to use".into())
-        })?;
-        Ok(Some(Self {
-            kubeconfig: kubeconfig.into(),
-        }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_hold_a_path() {
-        for name in ["", "..", "a/b", "-x", "A", "a b", &"a".repeat(41)] {
-            assert!(check_name(name).is_err(), "{name:?} was accepted");
-        }
-        check_name("demo-2").unwrap();
     }
 }
