@@ -36,6 +36,9 @@ pub enum Waiting {
     /// The approval gate does not stand.
     #[error("nothing is signed while the approval gate is down: {0}")]
     Gate(String),
+    /// The broker has a user of that name that is not an agent's.
+    #[error("{0}")]
+    UserName(String),
     /// The Secret's name is taken.
     #[error(
         "Secret {0} exists and does not belong to this request; it is left as it is: delete or \
@@ -59,6 +62,7 @@ impl Waiting {
             Self::Authority(_) => "CertificateAuthorityNotReady",
             Self::Broker(_) => "BrokerNotReady",
             Self::Gate(_) => "ApprovalGateMissing",
+            Self::UserName(_) => "BrokerUserExists",
             Self::Secret(_) => "SecretExists",
         }
     }

@@ -9,7 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -53,6 +53,12 @@ pub enum ManagementError {
     /// The broker does not know the operator's password.
     #[error("{0} refuses the operator's password (401)")]
     Unauthorized(String),
+    /// The broker has a user of that name that the operator did not make.
+    #[error(
+        "broker user {0} exists and was not made by the operator; it is left as it is: delete it, \
+         or have the agent ask under another name"
+    )]
+    ForeignUser(String),
     /// The broker refused the call.
     #[error("{method} {address} was refused with {status}: {body}")]
     Refused {
@@ -76,6 +82,12 @@ pub enum ManagementError {
 }
 
 impl ManagementError {
+    /// Whether a user of somebody else stands in the way.
+    #[must_use]
+    pub fn is_foreign_user(&self) -> bool {
+        matches!(self, Self::ForeignUser(_))
+    }
+
     /// The `reason` of the condition.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -83,31 +95,27 @@ impl ManagementError {
             Self::Trust(..) => "InvalidTrustBundle",
             Self::Unreachable { .. } => "Unreachable",
             Self::Unauthorized(_) => "Unauthorized",
+            Self::ForeignUser(_) => "BrokerUserExists",
             Self::Refused { .. } => "Refused",
             Self::Unreadable { .. } => "UnreadableAnswer",
         }
     }
 }
 
+/// The users of a broker.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// Those the operator made for agents.
+    pub agents: HashMap<String, Option<Permissions>>,
+    /// All others, which are never touched.
+    pub others: HashSet<String>,
+}
+
 #[derive(Deserialize)]
 struct ListedUser {
     name: String,
     #[serde(default)]
-    tags: Tags,
-}
-
-/// RabbitMQ lists tags as an array; 3.8 and earlier as one string.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Tags {
-    Many(Vec<String>),
-    One(String),
-}
-
-impl Default for Tags {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
+    tags: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -176,32 +184,29 @@ impl ManagementClient {
         self.get(&format!("/api/exchanges/{virtual_host}")).await
     }
 
-    /// The agents' users on the broker, with the permissions they have on `virtual_host`.
+    /// The users on the broker; those of agents with the permissions they have on `virtual_host`.
     ///
     /// # Errors
     /// [`ManagementError`]
-    pub async fn agents(
-        &self,
-        virtual_host: &str,
-    ) -> Result<HashMap<String, Option<Permissions>>, ManagementError> {
-        let users: Vec<ListedUser> = self.get("/api/users").await?;
-        let listed: Vec<ListedPermissions> = self
+    pub async fn users(&self, virtual_host: &str) -> Result<Users, ManagementError> {
+        let listed: Vec<ListedUser> = self.get("/api/users").await?;
+        let permissions: Vec<ListedPermissions> = self
             .get(&format!("/api/vhosts/{virtual_host}/permissions"))
             .await?;
-        let mut permissions: HashMap<_, _> = listed
+        let mut permissions: HashMap<_, _> = permissions
             .into_iter()
             .map(|entry| (entry.user, entry.permissions))
             .collect();
-        let ours = users.into_iter().filter(|user| match &user.tags {
-            Tags::Many(tags) => tags.iter().any(|tag| tag == AGENT_TAG),
-            Tags::One(tags) => tags.split(',').any(|tag| tag == AGENT_TAG),
-        });
-        Ok(ours
-            .map(|user| {
+        let mut users = Users::default();
+        for user in listed {
+            if user.tags.iter().any(|tag| tag == AGENT_TAG) {
                 let permissions = permissions.remove(&user.name);
-                (user.name, permissions)
-            })
-            .collect())
+                users.agents.insert(user.name, permissions);
+            } else {
+                users.others.insert(user.name);
+            }
+        }
+        Ok(users)
     }
 
     /// Creates or updates everything in `definitions`; nothing else is changed.

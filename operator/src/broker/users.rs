@@ -111,6 +111,8 @@ pub struct UserKeeper {
     claims: HashMap<CommonName, HashSet<String>>,
     /// Users known to be on the broker as they should be.
     present: HashSet<CommonName>,
+    /// Users that others made, as last listed.
+    foreign: HashSet<String>,
 }
 
 impl UserKeeper {
@@ -124,6 +126,7 @@ impl UserKeeper {
             orders,
             claims: HashMap::new(),
             present: HashSet::new(),
+            foreign: HashSet::new(),
         };
         tokio::spawn(keeper.run());
         UserKeeperHandle { orders: sender }
@@ -135,6 +138,10 @@ impl UserKeeper {
             let mut ensure = Vec::new();
             for order in batch.drain(..) {
                 match order {
+                    Order::Ensure { name, done, .. } if self.is_foreign(&name) => {
+                        let error = ManagementError::ForeignUser(name.to_string());
+                        let _ = done.send(Err(Arc::new(error)));
+                    }
                     Order::Ensure { name, holder, done } => {
                         self.claims.entry(name.clone()).or_default().insert(holder);
                         ensure.push((name, done));
@@ -157,6 +164,10 @@ impl UserKeeper {
             }
             self.ensure_all(ensure).await;
         }
+    }
+
+    fn is_foreign(&self, name: &CommonName) -> bool {
+        self.foreign.contains(&name.to_string())
     }
 
     async fn ensure_all(
@@ -195,7 +206,7 @@ impl UserKeeper {
             }
             self.claims.remove(&name);
         }
-        if needed {
+        if needed || self.is_foreign(&name) {
             return Ok(());
         }
         self.present.remove(&name);
@@ -210,11 +221,14 @@ impl UserKeeper {
         mut wanted: HashSet<CommonName>,
     ) -> Result<Repaired, SharedError> {
         wanted.extend(self.claims.keys().cloned());
-        let mut found = self
+        let users = self
             .client
-            .agents(&self.topology.virtual_host)
+            .users(&self.topology.virtual_host)
             .await
             .map_err(Arc::new)?;
+        self.foreign = users.others;
+        wanted.retain(|name| !self.foreign.contains(&name.to_string()));
+        let mut found = users.agents;
         let missing: Vec<&CommonName> = wanted
             .iter()
             .filter(|name| {

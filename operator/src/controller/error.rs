@@ -21,6 +21,9 @@ pub(super) enum Error {
     /// The broker could not be changed.
     #[error("the broker could not be changed")]
     Broker(#[source] Arc<ManagementError>),
+    /// The broker cannot be reached, as the reconcile of its instance has found.
+    #[error("the broker is away: {0}")]
+    BrokerAway(String),
     /// Signing failed.
     #[error(transparent)]
     Sign(#[from] crate::pki::LeafError),
@@ -35,7 +38,7 @@ impl Error {
         match self {
             Self::Kubernetes { .. } => "kubernetes",
             Self::Conflict => "conflict",
-            Self::Broker(_) => "broker",
+            Self::Broker(_) | Self::BrokerAway(_) => "broker",
             Self::Sign(_) => "sign",
             Self::Incomplete(_) => "incomplete",
         }

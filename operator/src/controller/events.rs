@@ -114,7 +114,10 @@ impl Pace {
     /// When the next Event may go.
     fn next(&mut self, now: Instant) -> Instant {
         self.full_at = self.full_at.max(now) + PAUSE;
-        self.full_at.checked_sub(PAUSE * BURST).unwrap_or(now).max(now)
+        self.full_at
+            .checked_sub(PAUSE * BURST)
+            .unwrap_or(now)
+            .max(now)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writes a request's finalizer and status by server-side apply.
 
-use super::super::context::Context;
+use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
 use jiff::Timestamp;
@@ -137,6 +137,7 @@ impl<'a> Patches<'a> {
             return;
         }
         info!(request = %full_name(before), %common_name, ?phase, "phase");
+        self.context.triggers.count(instance_of(before));
         let message = |kind: &str| {
             let condition = next
                 .conditions

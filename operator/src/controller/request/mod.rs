@@ -23,7 +23,7 @@ use kube::runtime::controller::Action;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
-use volttron_crds::{CommonName, Phase, VolttronCertRequest, well_known};
+use volttron_crds::{Phase, VolttronCertRequest, well_known};
 
 /// How soon a reconcile that met a newer object is run again.
 const CONFLICT_RETRY: Duration = Duration::from_millis(200);
@@ -165,13 +165,21 @@ async fn issue(
         request = patches.status(&request, next).await?;
     }
     let serial = serial_of(&request).ok_or(Error::Incomplete("status.serialNumber"))?;
-    users
+    let ensured = users
         .ensure(
             checked.common_name.clone(),
             request.uid().unwrap_or_default(),
         )
-        .await
-        .map_err(Error::Broker)?;
+        .await;
+    if let Err(error) = ensured {
+        if !error.is_foreign_user() {
+            return Err(Error::Broker(error));
+        }
+        let taken = Waiting::UserName(error.to_string());
+        let next = status::held(&request, Some(checked), verdict, &taken, patches.now());
+        patches.status(&request, next).await?;
+        return Ok(Action::requeue(HOLD_RETRY));
+    }
     let recorded = request
         .status
         .as_ref()
@@ -258,7 +266,9 @@ async fn forget(request: &VolttronCertRequest, context: &Context) -> Result<Acti
     {
         return Ok(Action::await_change());
     }
-    release(request, check(request, None).as_ref().ok(), context).await?;
+    let (runtime, _) = context.survey(request);
+    let checked = check(request, runtime.as_deref());
+    release(request, checked.as_ref().ok(), context).await?;
     Patches::new(context, request, Timestamp::now())
         .release()
         .await?;
@@ -273,38 +283,37 @@ async fn release(
     checked: Option<&CheckedRequest>,
     context: &Context,
 ) -> Result<(), Error> {
-    let recorded = request
-        .status
-        .as_ref()
-        .and_then(|status| status.common_name.clone());
-    let name: Option<CommonName> = checked
-        .map(|checked| checked.common_name.clone())
-        .or_else(|| recorded.and_then(|name| name.parse().ok()));
     let reference = instance_of(request);
     let alive = context
         .instances
         .get(&reference)
         .is_some_and(|instance| instance.metadata.deletion_timestamp.is_none());
-    let (Some(name), true) = (name, alive) else {
+    // A request that did not pass the checks never had a user, and what it names may be another's.
+    let (Some(checked), true) = (checked, alive) else {
         return Ok(());
     };
-    let Some(users) = context
-        .runtimes
-        .of(&reference)
-        .and_then(|runtime| runtime.users.clone())
-    else {
-        // Before the broker was ever reached nothing can have been given to anybody by this
-        // controller; what an earlier one gave is compared when the broker is reached.
-        return match request
-            .status
-            .as_ref()
-            .and_then(|status| status.certificate.as_ref())
-        {
-            None => Ok(()),
-            Some(_) => Err(Error::Incomplete(
-                "the broker of the instance was not reached yet",
-            )),
-        };
+    let name = checked.common_name.clone();
+    let runtime = context.runtimes.of(&reference);
+    let fault = runtime
+        .as_ref()
+        .and_then(|runtime| runtime.broker_fault.clone());
+    let users = runtime.and_then(|runtime| runtime.users.clone());
+    let users = match (users, fault) {
+        (Some(users), None) => users,
+        (_, fault) => {
+            // What was not issued can have at most a user that an interrupted run made; that is
+            // removed when the broker is compared.
+            let was_issued = request
+                .status
+                .as_ref()
+                .is_some_and(|status| status.certificate.is_some());
+            let away = fault.unwrap_or_else(|| "it was not reached yet".to_owned());
+            return if was_issued {
+                Err(Error::BrokerAway(away))
+            } else {
+                Ok(())
+            };
+        }
     };
     let uid = request.uid().unwrap_or_default();
     let full_name = name.to_string();
