@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tempfile::TempDir;
 use volttron_crds::{VolttronCertRequest, well_known};
 
 /// The namespace of the chart and of the operator.
@@ -37,7 +36,7 @@ pub struct Playground {
     hosts: Hosts,
     names: Mutex<BTreeMap<String, IpAddr>>,
     spaces: AtomicU32,
-    folder: TempDir,
+    folder: PathBuf,
     cluster: Arc<Cluster>,
 }
 
@@ -48,7 +47,9 @@ impl Playground {
             .await
             .unwrap_or_else(|error| panic!("no cluster: {error}"));
         let cluster = Arc::new(cluster);
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        // It goes with the cluster, also when the process is killed.
+        let folder = cluster.folder().join("operator");
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
         let config = people::config(cluster.kubeconfig()).await;
         let admin = Client::try_from(config.clone()).expect("a kubeconfig makes a client");
         let beside = Arc::clone(&cluster);
@@ -65,10 +66,10 @@ impl Playground {
             .as_ref()
             .map_or_else(|| cluster.url(), |proxy| proxy.url().to_owned());
         let token = people::token(&admin, SYSTEM, "volttron-operator").await;
-        let kubeconfig = folder.path().join("operator.kubeconfig");
+        let kubeconfig = folder.join("operator.kubeconfig");
         write_kubeconfig(cluster.kubeconfig(), &kubeconfig, &server, &token);
-        let hosts = Hosts::new(folder.path()).expect("a private /etc/hosts");
-        let operator = Operator::start(folder.path(), hosts.clone(), kubeconfig);
+        let hosts = Hosts::new(&folder).expect("a private /etc/hosts");
+        let operator = Operator::start(&folder, hosts.clone(), kubeconfig);
         operator.wait_ready().await;
 
         let approver = cluster.kubeconfig_for(APPROVER, &[]).expect("a kubeconfig");
@@ -162,7 +163,7 @@ impl Playground {
             args.iter().map(ToString::to_string).collect(),
             input.to_owned(),
         );
-        let folder = self.folder.path().to_owned();
+        let folder = self.folder.clone();
         blocking(move || {
             let mut command = cluster.kubectl();
             // Discovery is cached per user otherwise, beside everybody else's.

@@ -1,8 +1,12 @@
 //! What the operator tells about itself.
 
 use crate::shared::{central, playground};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
 use std::time::Duration;
-use volttron_tests::{Agent, SOON, run};
+use volttron_crds::Phase;
+use volttron_tests::{Agent, SOON, encode, run};
 
 #[test]
 fn health_and_readiness_are_answered() {
@@ -109,6 +113,55 @@ fn no_log_line_holds_a_secret() {
         ] {
             assert!(!log.contains(word), "{word:?} is in the operator's log");
         }
+    });
+}
+
+#[test]
+fn what_becomes_of_a_request_is_told_by_events() {
+    run(async {
+        let instance = &central().await.instance;
+        let space = playground().await.space("events").await;
+        let told = async |name: &str, reasons: &[(&str, &str)]| {
+            let what = format!("Events {reasons:?} on {name}");
+            let events = Api::<Event>::namespaced(space.playground.admin(), &space.namespace);
+            space
+                .playground
+                .eventually(&what, SOON, async || {
+                    let listed = events.list(&ListParams::default()).await;
+                    let listed = listed.map_err(|error| error.to_string())?.items;
+                    let told = |(kind, reason): &(&str, &str)| {
+                        listed.iter().any(|event| {
+                            let regards =
+                                event.regarding.as_ref().and_then(|it| it.name.as_deref());
+                            regards == Some(name)
+                                && event.type_.as_deref() == Some(*kind)
+                                && event.reason.as_deref() == Some(*reason)
+                                && event.note.as_ref().is_some_and(|note| !note.is_empty())
+                        })
+                    };
+                    let all = reasons.iter().all(told);
+                    if all {
+                        Ok(())
+                    } else {
+                        Err(format!("{listed:#?}"))
+                    }
+                })
+                .await;
+        };
+        let agent = Agent::new("central.events.agent");
+        space.file("agent", instance, &agent.csr).await;
+        told("agent", &[("Normal", "Pending")]).await;
+        space.approve("agent").await;
+        space.issued("agent").await;
+        space.deny("agent", "enough").await;
+        space.phase("agent", Phase::Denied).await;
+        told("agent", &[("Normal", "Issued"), ("Warning", "Denied")]).await;
+        let nonsense = encode("nonsense");
+        space
+            .try_file("bad", instance, &nonsense, None)
+            .await
+            .unwrap();
+        told("bad", &[("Warning", "Failed")]).await;
     });
 }
 
