@@ -27,7 +27,10 @@ mod agent;
 mod broker;
 mod children;
 mod instance;
-#[allow(clippy::module_inception, reason = "its node is what the module is about")]
+#[allow(
+    clippy::module_inception,
+    reason = "its node is what the module is about"
+)]
 #[path = "../e2e/support/mod.rs"]
 pub mod node;
 mod openssl;
