@@ -67,19 +67,24 @@ cluster-down: $(CLUSTER) ## Take it down; nothing of it stays
 clean: ## Remove what was built here (the cache of Kubernetes and RabbitMQ stays)
 	cargo clean
 
-# Programs for images: static, so that an image needs nothing else. Cargo decides what has to be built anew.
+# Static, so that an image needs nothing else; each in a folder of its own, which is all that a builder gets.
+# Cargo decides what has to be built anew, and a program that stays the same makes no new image.
 .PHONY: programs
-programs:
+programs: ## Build the programs of the images; the README says how docker takes it from there
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(HOST) --package volttron-operator --package volttron-sidecar
+	for program in volttron-operator volttron-sidecar; do
+	  mkdir -p $(IMAGES)/$$program
+	  ln -f $(RELEASE)/$$program $(IMAGES)/$$program/
+	done
 
-$(RELEASE)/volttron-operator $(RELEASE)/volttron-sidecar: programs
+$(IMAGES)/volttron-operator/volttron-operator $(IMAGES)/volttron-sidecar/volttron-sidecar: programs
 	@test -x $@
 
-# The folder holds the program alone, so that it is all that a builder gets.
-$(IMAGES)/volttron-%.tar: %/Containerfile $(RELEASE)/volttron-% | $(CLUSTER)
-	mkdir -p $(IMAGES)/volttron-$*
-	ln -f $(RELEASE)/volttron-$* $(IMAGES)/volttron-$*/
-	cp "$$($(CLUSTER) image --file $< --context $(IMAGES)/volttron-$* --tag $(REGISTRY)/volttron-$*:$(VERSION))" $@
+$(IMAGES)/volttron-operator.tar: operator/Containerfile $(IMAGES)/volttron-operator/volttron-operator | $(CLUSTER)
+	cp "$$($(CLUSTER) image --file $< --context $(IMAGES)/volttron-operator --tag $(REGISTRY)/volttron-operator:$(VERSION))" $@
+
+$(IMAGES)/volttron-sidecar.tar: sidecar/Containerfile $(IMAGES)/volttron-sidecar/volttron-sidecar | $(CLUSTER)
+	cp "$$($(CLUSTER) image --file $< --context $(IMAGES)/volttron-sidecar --tag $(REGISTRY)/volttron-sidecar:$(VERSION))" $@
 
 $(IMAGES)/volttron-example-agent.tar: $(wildcard examples/agent/*) | $(CLUSTER)
 	mkdir -p $(IMAGES)

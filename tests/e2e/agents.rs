@@ -24,11 +24,27 @@ impl<'a> Space<'a> {
         })
     }
 
-    /// Removes it with all that is in it, which takes the controller's help.
-    pub fn remove(&self) -> anyhow::Result<()> {
-        let name = &self.namespace;
+    /// Has it removed, and does not wait: the API server gives the pods a quarter of a minute at least.
+    pub fn leave(&self) -> anyhow::Result<()> {
+        let delete = [
+            "delete",
+            "namespace",
+            &self.namespace,
+            "--wait=false",
+            "--ignore-not-found",
+        ];
+        self.world.node.kubectl(&delete)?;
+        Ok(())
+    }
+
+    /// Waits until it is gone with all that was in it, for which the controller has to clean up.
+    pub fn is_gone(&self) -> anyhow::Result<()> {
         let node = &self.world.node;
-        node.kubectl(&["delete", "namespace", name, "--timeout=90s"])?;
+        eventually("the namespace is gone", 2 * SOON, || {
+            let found = node.object(&self.namespace, "namespace", &self.namespace);
+            let left = |namespace: Value| Err(namespace["status"].to_string());
+            found.map_or(Ok(()), left)
+        })?;
         Ok(())
     }
 

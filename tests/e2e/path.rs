@@ -101,6 +101,19 @@ fn denied(
 }
 
 #[test]
+fn a_namespace_that_goes_takes_its_users_off_the_broker() {
+    scene("e2e-gone", |world, space| {
+        space.connect("forwarder")?;
+        let user = space.user("forwarder");
+        ensure!(world.has_user(&user)?, "{user} is connected and no user");
+        space.leave()?;
+        space.is_gone()?;
+        ensure!(!world.has_user(&user)?, "{user} outlived its request");
+        Ok(())
+    });
+}
+
+#[test]
 fn every_namespace_is_held_to_the_restricted_standard() {
     scene("e2e-restricted", |world, space| {
         space.connect("forwarder")?;

@@ -126,7 +126,7 @@ pub fn scene(namespace: &str, test: impl FnOnce(&World, &Space<'_>) -> anyhow::R
     };
     let outcome = Space::new(&world, namespace).and_then(|space| {
         test(&world, &space)?;
-        space.remove()
+        space.leave()
     });
     if let Err(error) = outcome {
         let state = world.node.trouble(&[SYSTEM, PLANT, namespace]);
