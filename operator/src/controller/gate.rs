@@ -17,7 +17,7 @@ use volttron_crds::{InstanceReference, VolttronCertRequest, VolttronCertRequestS
 /// The policy that refuses requests which are created already decided.
 const POLICY: &str = "volttron-approval-gate";
 /// How often the gate is proven while it stands, and while it does not.
-const INTERVAL: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Whether the gate stands.
