@@ -5,16 +5,24 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Does some work while the seconds go by.
+pub fn during<T>(work: impl FnOnce() -> T) -> T {
+    let clock = Clock::start();
+    let result = work();
+    drop(clock);
+    result
+}
+
 /// Shows the seconds until it is dropped. Nothing is shown where nobody looks on.
 #[derive(Debug)]
-pub struct Clock {
+struct Clock {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Clock {
     /// Starts at zero.
-    pub fn start() -> Self {
+    fn start() -> Self {
         if !stderr().is_terminal() {
             return Self {
                 stop: None,

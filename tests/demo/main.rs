@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             interrupt::park_if_interrupted();
-            show.failed(&format!("{error:#}"));
+            show::failed(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -34,8 +34,8 @@ fn perform(show: &Show, keep: bool) -> anyhow::Result<()> {
     let played = play::play(show, &node);
     if let Err(error) = &played {
         interrupt::park_if_interrupted();
-        show.failed(&format!("{error:#}"));
-        show.trouble(&node.trouble(&play::NAMESPACES));
+        show::failed(&format!("{error:#}"));
+        show::trouble(&node.trouble(&play::NAMESPACES));
     }
     if keep {
         show.kept(&node);

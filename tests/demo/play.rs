@@ -1,5 +1,6 @@
 //! The demo's steps.
 
+use crate::clock;
 use crate::forward::Forward;
 use crate::interrupt;
 use crate::show::Show;
@@ -17,7 +18,7 @@ pub fn start(show: &Show, name: &str, keep: bool) -> anyhow::Result<Node> {
     show.say("Starting a Kubernetes of one node on this machine");
     show.command("make cluster-up");
     interrupt::take_down(name.to_owned());
-    let node = show.work(|| Node::start(name, keep))?;
+    let node = clock::during(|| Node::start(name, keep))?;
     show.result(&node.run("kubectl get nodes")?);
     Ok(node)
 }
@@ -26,7 +27,7 @@ pub fn start(show: &Show, name: &str, keep: bool) -> anyhow::Result<Node> {
 pub fn play(show: &Show, node: &Node) -> anyhow::Result<()> {
     show.say("Giving it the images, since there is no registry here");
     show.command("target/debug/cluster load-image target/images/*.tar $(target/debug/cluster rabbitmq-image)");
-    show.work(|| node.load_images())?;
+    clock::during(|| node.load_images())?;
 
     install(show, node)?;
     let [forwarder, datapuller] = ask(show, node)?;
@@ -178,7 +179,7 @@ fn read_back(show: &Show, node: &Node) -> anyhow::Result<()> {
         forward.port()
     );
     show.command(&line);
-    let answer = show.work(|| Ok(node.run(&line)?))?;
+    let answer = clock::during(|| node.run(&line))?;
     let messages: Value = serde_json::from_str(&answer).context("the answer is no JSON")?;
     let message = &messages[0];
     show.result(&serde_json::to_string_pretty(&serde_json::json!({

@@ -1,18 +1,17 @@
 //! What the demo prints.
 
-use crate::clock::Clock;
+use crate::clock;
 use anyhow::Context as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use volttron_tests::node::{Node, eventually};
 
-/// Text of commands and their output starts here.
-const INDENT: &str = "        ";
-
 /// The demo's output: steps, commands and what came of them.
 #[derive(Debug)]
 pub struct Show {
     began: Instant,
+    /// Before commands and their output.
+    margin: &'static str,
 }
 
 impl Show {
@@ -20,6 +19,7 @@ impl Show {
     pub fn begin() -> Self {
         Self {
             began: Instant::now(),
+            margin: "        ",
         }
     }
 
@@ -30,24 +30,22 @@ impl Show {
 
     /// The command that does it.
     pub fn command(&self, line: &str) {
-        let line = line.replace('\n', &format!("\n{INDENT}  "));
-        println!("{INDENT}$ {line}");
+        let margin = self.margin;
+        let line = line.replace('\n', &format!("\n{margin}  "));
+        println!("{margin}$ {line}");
     }
 
     /// Something to see.
     pub fn result(&self, text: &str) {
         for line in text.trim_end().lines() {
-            println!("{INDENT}{line}");
+            println!("{}{line}", self.margin);
         }
     }
 
     /// Shows a command, runs it and shows what it printed.
     pub fn run(&self, node: &Node, line: &str) -> anyhow::Result<String> {
         self.command(line);
-        let clock = Clock::start();
-        let output = node.run(line);
-        drop(clock);
-        let output = output?;
+        let output = clock::during(|| node.run(line))?;
         self.result(&output);
         Ok(output)
     }
@@ -62,24 +60,14 @@ impl Show {
     ) -> anyhow::Result<String> {
         const LIMIT: Duration = Duration::from_mins(1);
         self.command(line);
-        let clock = Clock::start();
-        let found = eventually(what, LIMIT, || match node.run(line) {
+        let look = || match node.run(line) {
             Ok(output) if check(&output) => Ok(output),
             Ok(output) => Err(output),
             Err(failed) => Err(failed.to_string()),
-        });
-        drop(clock);
-        let output = found?;
+        };
+        let output = clock::during(|| eventually(what, LIMIT, look))?;
         self.result(&output);
         Ok(output)
-    }
-
-    /// Runs something that is not a shell command.
-    pub fn work<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let clock = Clock::start();
-        let result = work();
-        drop(clock);
-        result
     }
 
     /// Shows a command and leaves it running.
@@ -117,14 +105,14 @@ impl Show {
             agents = crate::play::AGENTS,
         );
     }
+}
 
-    /// What went wrong.
-    pub fn failed(&self, what: &str) {
-        eprintln!("\nFAILED: {what}");
-    }
+/// What went wrong.
+pub fn failed(what: &str) {
+    eprintln!("\nFAILED: {what}");
+}
 
-    /// How things stood then.
-    pub fn trouble(&self, text: &str) {
-        eprintln!("\nHow things stand:\n{text}");
-    }
+/// How things stood then.
+pub fn trouble(text: &str) {
+    eprintln!("\nHow things stand:\n{text}");
 }

@@ -160,7 +160,7 @@ impl<'a> Space<'a> {
             container["state"]["waiting"].is_object()
                 && container["lastState"]
                     .as_object()
-                    .is_none_or(|last| last.is_empty())
+                    .is_none_or(serde_json::Map::is_empty)
                 && container["restartCount"] == 0
                 && container["started"] == false
                 && status["phase"] == "Pending",
