@@ -17,7 +17,7 @@ use volttron_crds::{VolttronCertRequestStatus, well_known};
 use volttron_tests::{Instance, Playground, SYSTEM};
 
 /// As many users go into one import as the operator puts there.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 
 /// What the floor needs to reach the broker.
 pub struct Broker {

@@ -34,8 +34,8 @@ struct Arguments {
     /// How often both are measured; the median of the ratios counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Writes that the bare client has under way; as many as the operator works on at once.
-    #[arg(long, default_value_t = 96)]
+    /// Writes that the bare client has under way; as many as the operator has.
+    #[arg(long, default_value_t = 64)]
     concurrency: usize,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use volttron_crds::CommonName;
 
 /// At most so many users go into one import.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 
 /// The error of a batch, shared by all that were in it.
 pub type SharedError = Arc<ManagementError>;

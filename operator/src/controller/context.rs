@@ -14,7 +14,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use volttron_crds::{VolttronCertRequest, VolttronInstance};
 
 /// What every reconcile can reach.
@@ -31,6 +31,8 @@ pub(super) struct Context {
     pub(super) triggers: Triggers,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
+    /// Bounds the certificates that are being written at once.
+    pub(super) writes: Semaphore,
     attempts: Mutex<HashMap<String, u32>>,
 }
 
@@ -55,6 +57,7 @@ impl Context {
             triggers,
             events,
             metrics: Metrics::default(),
+            writes: Semaphore::new(settings.concurrency.into()),
             attempts: Mutex::default(),
         }
     }

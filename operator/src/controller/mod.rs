@@ -44,11 +44,15 @@ pub struct Settings {
     /// Where health and metrics are served.
     #[arg(long, env = "VOLTTRON_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// How many requests are worked on at once.
-    #[arg(long, env = "VOLTTRON_CONCURRENCY", default_value_t = 96,
+    /// How many certificates are being written to the API server at once.
+    #[arg(long, env = "VOLTTRON_CONCURRENCY", default_value_t = 64,
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 }
+
+/// How many requests are worked on at once. Most of them wait for the broker, which takes many users
+/// in one call at the price of a few; what goes to the API server at once is bounded apart.
+const REQUESTS_AT_ONCE: u16 = 512;
 
 /// Runs the controller until SIGTERM or SIGINT.
 ///
@@ -95,7 +99,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .run(instance::reconcile, instance::on_error, context.clone())
         .for_each(|_| std::future::ready(()));
     let request_controller = Controller::for_stream(request_stream, requests)
-        .with_config(controller::Config::default().concurrency(settings.concurrency))
+        .with_config(controller::Config::default().concurrency(REQUESTS_AT_ONCE))
         .reconcile_on(request_triggers)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(request::reconcile, request::on_error, context.clone())

@@ -180,6 +180,8 @@ async fn issue(
         patches.status(&request, next).await?;
         return Ok(Action::requeue(HOLD_RETRY));
     }
+    // It is never closed, so that there is always a permit in the end.
+    let _permit = patches.context().writes.acquire().await;
     let recorded = request
         .status
         .as_ref()
