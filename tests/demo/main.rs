@@ -32,9 +32,9 @@ fn perform(show: &Show, keep: bool) -> anyhow::Result<()> {
     let name = if keep { KEPT } else { &own };
     let node = play::start(show, name, keep)?;
     let played = play::play(show, &node);
-    if let Err(error) = &played {
+    // The reason itself comes last, where it is seen.
+    if played.is_err() {
         interrupt::park_if_interrupted();
-        show::failed(&format!("{error:#}"));
         show::trouble(&node.trouble(&play::NAMESPACES));
     }
     if keep {
@@ -42,9 +42,8 @@ fn perform(show: &Show, keep: bool) -> anyhow::Result<()> {
         return played;
     }
     show.say("Taking everything down");
-    // A demo that failed has said so; this is about what it leaves behind.
     let down = node.down();
-    played.map_err(|_| anyhow::anyhow!("the demo failed, see above"))?;
+    played?;
     down?;
     show.done();
     Ok(())
