@@ -27,7 +27,8 @@ pub fn archives() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn target() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = tests.parent().unwrap_or(tests);
     // A relative one is relative to where cargo was started, which is the workspace for all who set it.
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => workspace.join(folder),
