@@ -9,9 +9,11 @@ HOST    := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/$(HOST)/release
 IMAGES  := $(TARGET)/images
-CLUSTER := $(TARGET)/debug/cluster
+CLUSTER_PROGRAM := $(TARGET)/debug/cluster
 # The cluster of `make cluster-up` and of `make demo KEEP=1`.
 NAME    ?= default
+# Arguments of `make bench`, such as BENCH='--requests 10000 --rounds 1'.
+BENCH   ?=
 # A node without a registry takes an unqualified name such as volttron-operator:0.1.0 for this one.
 REGISTRY := docker.io/library
 # An image that grows beyond this has caught something it does not need.
@@ -22,6 +24,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo 'KEEP=1 make demo leaves the cluster running. A cluster has a NAME (default: default).'
+	@echo 'CLUSTER=existing KUBECONFIG=... make demo uses a cluster that has the images.'
 
 .PHONY: demo
 demo: images ## Watch an agent ask, an administrator approve, and the connection on a real RabbitMQ (two minutes)
@@ -30,22 +33,24 @@ demo: images ## Watch an agent ask, an administrator approve, and the connection
 
 .PHONY: test
 test: images ## Run all tests: unit, integration with a real API server and RabbitMQ, end to end on a whole node
-	trap '$(CLUSTER) sweep' EXIT
+	trap '$(CLUSTER_PROGRAM) sweep' EXIT
 	cargo build --workspace
-	cargo test --workspace --no-fail-fast
+	# Most tests wait rather than compute, so that there may be more of them than cores.
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-12} cargo test --workspace --no-fail-fast
 
 .PHONY: bench
-bench: ## Measure; results are printed and written as JSON
-	cargo build --release --package volttron-operator --package volttron-sidecar
-	cargo run --release --package volttron-tests --bin bench
+bench: $(CLUSTER_PROGRAM) programs ## Measure; results are printed and written to target/bench.json
+	trap '$(CLUSTER_PROGRAM) sweep' EXIT
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(HOST) --package volttron-tests --bin bench
+	OPERATOR_BIN=$(abspath $(RELEASE)/volttron-operator) $(RELEASE)/bench $(BENCH)
 
 .PHONY: lint
-lint: $(CLUSTER) ## Check formatting, code, CRDs, chart and dependencies
+lint: $(CLUSTER_PROGRAM) ## Check formatting, code, CRDs, chart and dependencies
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	.ci/crds-are-current
 	.ci/one-crypto-provider
-	HELM="$${HELM:-$$($(CLUSTER) tool helm)}" charts/lint.sh
+	HELM="$${HELM:-$$($(CLUSTER_PROGRAM) tool helm)}" charts/lint.sh
 
 .PHONY: images
 images: $(IMAGES)/volttron-operator.tar $(IMAGES)/volttron-sidecar.tar $(IMAGES)/volttron-example-agent.tar ## Build the images as OCI archives
@@ -56,12 +61,12 @@ images: $(IMAGES)/volttron-operator.tar $(IMAGES)/volttron-sidecar.tar $(IMAGES)
 	done
 
 .PHONY: cluster-up
-cluster-up: $(CLUSTER) ## Start a local Kubernetes and print the line that points kubectl at it
-	@$(CLUSTER) up --name $(NAME)
+cluster-up: $(CLUSTER_PROGRAM) ## Start a local Kubernetes and print the line that points kubectl at it
+	@$(CLUSTER_PROGRAM) up --name $(NAME)
 
 .PHONY: cluster-down
-cluster-down: $(CLUSTER) ## Take it down; nothing of it stays
-	@$(CLUSTER) down --name $(NAME)
+cluster-down: $(CLUSTER_PROGRAM) ## Take it down; nothing of it stays
+	@$(CLUSTER_PROGRAM) down --name $(NAME)
 
 .PHONY: clean
 clean: ## Remove what was built here (the cache of Kubernetes and RabbitMQ stays)
@@ -80,20 +85,20 @@ programs: ## Build the programs of the images; the README says how docker takes 
 $(IMAGES)/volttron-operator/volttron-operator $(IMAGES)/volttron-sidecar/volttron-sidecar: programs
 	@test -x $@
 
-$(IMAGES)/volttron-operator.tar: operator/Containerfile $(IMAGES)/volttron-operator/volttron-operator | $(CLUSTER)
-	cp "$$($(CLUSTER) image --file $< --context $(IMAGES)/volttron-operator --tag $(REGISTRY)/volttron-operator:$(VERSION))" $@
+$(IMAGES)/volttron-operator.tar: operator/Containerfile $(IMAGES)/volttron-operator/volttron-operator | $(CLUSTER_PROGRAM)
+	cp "$$($(CLUSTER_PROGRAM) image --file $< --context $(IMAGES)/volttron-operator --tag $(REGISTRY)/volttron-operator:$(VERSION))" $@
 
-$(IMAGES)/volttron-sidecar.tar: sidecar/Containerfile $(IMAGES)/volttron-sidecar/volttron-sidecar | $(CLUSTER)
-	cp "$$($(CLUSTER) image --file $< --context $(IMAGES)/volttron-sidecar --tag $(REGISTRY)/volttron-sidecar:$(VERSION))" $@
+$(IMAGES)/volttron-sidecar.tar: sidecar/Containerfile $(IMAGES)/volttron-sidecar/volttron-sidecar | $(CLUSTER_PROGRAM)
+	cp "$$($(CLUSTER_PROGRAM) image --file $< --context $(IMAGES)/volttron-sidecar --tag $(REGISTRY)/volttron-sidecar:$(VERSION))" $@
 
-$(IMAGES)/volttron-example-agent.tar: $(wildcard examples/agent/*) | $(CLUSTER)
+$(IMAGES)/volttron-example-agent.tar: $(wildcard examples/agent/*) | $(CLUSTER_PROGRAM)
 	mkdir -p $(IMAGES)
-	cp "$$($(CLUSTER) image --file examples/agent/Containerfile --context examples/agent --tag $(REGISTRY)/volttron-example-agent:$(VERSION))" $@
+	cp "$$($(CLUSTER_PROGRAM) image --file examples/agent/Containerfile --context examples/agent --tag $(REGISTRY)/volttron-example-agent:$(VERSION))" $@
 
 .PHONY: cluster-program
 cluster-program:
 	@cargo build --quiet --package local-cluster
 
-$(CLUSTER): cluster-program
+$(CLUSTER_PROGRAM): cluster-program
 	@test -x $@
 .ONESHELL:

@@ -3,8 +3,8 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// What is logged by default: the spans of kube-rs only repeat what our own lines say.
-const DEFAULT: &str = "info,kube_runtime=warn,kube_client=warn";
+/// What is logged by default: kube-rs only repeats what our own lines say.
+const DEFAULT: &str = "info,kube_runtime=warn,kube_client=off";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]

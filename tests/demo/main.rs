@@ -42,7 +42,11 @@ fn perform(show: &Show, keep: bool) -> anyhow::Result<()> {
         return played;
     }
     show.say("Taking everything down");
-    let down = node.down();
+    let down = if node.is_existing() {
+        play::clean(show, &node)
+    } else {
+        node.down()
+    };
     played?;
     down?;
     show.done();

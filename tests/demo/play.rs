@@ -15,6 +15,12 @@ pub const NAMESPACES: [&str; 3] = ["volttron-system", "volttron", AGENTS];
 
 /// Starts the cluster and gives it the images.
 pub fn start(show: &Show, name: &str, keep: bool) -> anyhow::Result<Node> {
+    if let Some(node) = Node::existing()? {
+        show.say("Using the cluster of KUBECONFIG, as CLUSTER=existing asks");
+        show.run(&node, "kubectl get nodes")?;
+        refuse_what_is_in_use(&node)?;
+        return Ok(node);
+    }
     show.say("Starting a Kubernetes of one node on this machine");
     show.command("make cluster-up");
     interrupt::take_down(name.to_owned());
@@ -25,10 +31,11 @@ pub fn start(show: &Show, name: &str, keep: bool) -> anyhow::Result<Node> {
 
 /// From the first image to the last look.
 pub fn play(show: &Show, node: &Node) -> anyhow::Result<()> {
-    show.say("Giving it the images, since there is no registry here");
-    show.command("target/debug/cluster load-image target/images/*.tar $(target/debug/cluster rabbitmq-image)");
-    clock::during(|| node.load_images())?;
-
+    if !node.is_existing() {
+        show.say("Giving it the images, since there is no registry here");
+        show.command("target/debug/cluster load-image target/images/*.tar $(target/debug/cluster rabbitmq-image)");
+        clock::during(|| node.load_images())?;
+    }
     install(show, node)?;
     let [forwarder, datapuller] = ask(show, node)?;
     decide(show, node, &forwarder, &datapuller)?;
@@ -36,6 +43,37 @@ pub fn play(show: &Show, node: &Node) -> anyhow::Result<()> {
     look_at_the_connection(show, node)?;
     read_back(show, node)?;
     look_at_the_denied(show, node)
+}
+
+/// The demo takes away everything that it makes, so nothing of it may be there before.
+fn refuse_what_is_in_use(node: &Node) -> anyhow::Result<()> {
+    let found = node.run(&format!(
+        "kubectl get --ignore-not-found -o name namespace/volttron-system namespace/volttron \
+         namespace/{AGENTS} clusterrolebinding/approvers crd/volttroninstances.volttron.org \
+         crd/volttroncertrequests.volttron.org clusterrole/volttron-operator-controller"
+    ))?;
+    ensure!(
+        found.trim().is_empty(),
+        "this cluster has something the demo would make, and take away in the end; it was left as \
+         it is. Use a cluster without:\n{found}"
+    );
+    Ok(())
+}
+
+/// Takes away what the demo put into a cluster that was there before. The agents go first, so that
+/// the operator can end their access.
+pub fn clean(show: &Show, node: &Node) -> anyhow::Result<()> {
+    for line in [
+        format!("kubectl delete namespace {AGENTS} volttron --ignore-not-found"),
+        "helm uninstall volttron-operator -n volttron-system --wait --ignore-not-found".to_owned(),
+        "kubectl delete namespace volttron-system --ignore-not-found".to_owned(),
+        "kubectl delete clusterrolebinding approvers --ignore-not-found".to_owned(),
+        "kubectl delete crd volttroncertrequests.volttron.org volttroninstances.volttron.org --ignore-not-found"
+            .to_owned(),
+    ] {
+        show.run(node, &line)?;
+    }
+    Ok(())
 }
 
 fn install(show: &Show, node: &Node) -> anyhow::Result<()> {

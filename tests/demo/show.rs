@@ -92,7 +92,7 @@ impl Show {
     /// The end of a demo whose cluster stays.
     pub fn kept(&self, node: &Node) {
         let seconds = self.began.elapsed().as_secs();
-        let kubeconfig = node.cluster().kubeconfig().display().to_string();
+        let kubeconfig = node.kubeconfig().display().to_string();
         println!(
             "\nThe cluster is still there, after {seconds} s. To look around:\n
   export KUBECONFIG={kubeconfig} PATH=\"{}:$PATH\"

@@ -32,7 +32,9 @@ impl World {
     fn build() -> anyhow::Result<Self> {
         let node = Node::start(&format!("e2e-{}", std::process::id()), false)?;
         node.load_images()?;
-        let alice = node.cluster().kubeconfig_for("alice", &["platform-team"])?;
+        let alice = node
+            .cluster()?
+            .kubeconfig_for("alice", &["platform-team"])?;
         let world = Self { node, alice };
         // Nothing here needs more than the strictest of the Pod Security Standards allows.
         for namespace in [SYSTEM, PLANT] {

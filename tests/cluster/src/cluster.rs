@@ -390,9 +390,13 @@ impl Cluster {
                 part: "load_image".to_owned(),
             });
         }
+        // `ctr` runs in another folder.
+        let archive = archive
+            .canonicalize()
+            .map_err(|error| Error::Machine(format!("{}: {error}", archive.display())))?;
         node::load_image(
             &self.run,
-            archive,
+            &archive,
             &sandbox::enter(&self.run, node::SPACES)?,
         )
     }

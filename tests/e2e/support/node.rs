@@ -1,7 +1,7 @@
 //! `kubectl` on a node, as the administrator or somebody else.
 
 use super::images;
-use local_cluster::{Cache, Cluster, Options, Steps, Tool, packages};
+use local_cluster::{Cache, Cluster, Existing, Options, Steps, Tool, packages};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,19 @@ pub struct Failed {
     pub said: String,
 }
 
-/// A cluster of one node.
+/// A cluster that runs pods.
 #[derive(Debug)]
 pub struct Node {
-    cluster: Cluster,
+    place: Place,
     tools: String,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// One node, on this machine.
+    Here(Box<Cluster>),
+    /// Somebody's, who asked for it to be used.
+    Elsewhere(Existing),
 }
 
 impl Node {
@@ -41,9 +49,29 @@ impl Node {
             Cluster::start(&options)?
         };
         Ok(Self {
-            cluster,
+            place: Place::Here(Box::new(cluster)),
             tools: tools()?,
         })
+    }
+
+    /// The cluster of `KUBECONFIG`, where `CLUSTER=existing` asks for it.
+    ///
+    /// # Errors
+    /// `CLUSTER=existing` without `KUBECONFIG`.
+    pub fn existing() -> anyhow::Result<Option<Self>> {
+        let Some(existing) = Existing::from_environment()? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            place: Place::Elsewhere(existing),
+            tools: tools()?,
+        }))
+    }
+
+    /// Whether somebody else runs this cluster.
+    #[must_use]
+    pub fn is_existing(&self) -> bool {
+        matches!(self.place, Place::Elsewhere(_))
     }
 
     /// Gives the node the images.
@@ -51,8 +79,9 @@ impl Node {
     /// # Errors
     /// An image that is missing, or that containerd refuses.
     pub fn load_images(&self) -> anyhow::Result<()> {
+        let cluster = self.cluster()?;
         for archive in images::archives()? {
-            self.cluster.load_image(&archive)?;
+            cluster.load_image(&archive)?;
         }
         Ok(())
     }
@@ -63,18 +92,35 @@ impl Node {
         &self.tools
     }
 
-    /// The cluster behind it.
-    #[must_use]
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+    /// The cluster on this machine behind it.
+    ///
+    /// # Errors
+    /// Where it is somebody else's.
+    pub fn cluster(&self) -> anyhow::Result<&Cluster> {
+        match &self.place {
+            Place::Here(cluster) => Ok(cluster),
+            Place::Elsewhere(_) => anyhow::bail!("this cannot be done to an existing cluster"),
+        }
     }
 
-    /// Takes the cluster down.
+    /// How to reach it, as the administrator.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        match &self.place {
+            Place::Here(cluster) => cluster.kubeconfig(),
+            Place::Elsewhere(existing) => &existing.kubeconfig,
+        }
+    }
+
+    /// Takes the cluster down; one of somebody else's stays as it is.
     ///
     /// # Errors
     /// What would not go away.
     pub fn down(self) -> anyhow::Result<()> {
-        Ok(self.cluster.down()?)
+        match self.place {
+            Place::Here(cluster) => Ok(cluster.down()?),
+            Place::Elsewhere(_) => Ok(()),
+        }
     }
 
     /// A shell with this cluster's `kubectl` and `helm` on its search path, in the project's folder.
@@ -85,7 +131,7 @@ impl Node {
         command
             .args(["-euo", "pipefail", "-c", line])
             .env("PATH", format!("{}:{inherited}", self.tools))
-            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("KUBECONFIG", self.kubeconfig())
             .current_dir(project());
         command
     }
@@ -103,7 +149,7 @@ impl Node {
     /// # Errors
     /// [`Failed`] with what it said.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String, Failed> {
-        self.kubectl_by(self.cluster.kubeconfig(), arguments)
+        self.kubectl_by(self.kubeconfig(), arguments)
     }
 
     /// Runs `kubectl` with another kubeconfig.
@@ -111,7 +157,7 @@ impl Node {
     /// # Errors
     /// [`Failed`] with what it said.
     pub fn kubectl_by(&self, kubeconfig: &Path, arguments: &[&str]) -> Result<String, Failed> {
-        let mut command = self.cluster.kubectl();
+        let mut command = self.kubectl_program();
         command
             .env("KUBECONFIG", kubeconfig)
             .args(arguments)
@@ -126,8 +172,9 @@ impl Node {
     /// [`Failed`] with what it said.
     pub fn kubectl_with(&self, input: &str, arguments: &[&str]) -> Result<String, Failed> {
         let line = format!("kubectl {}", arguments.join(" "));
-        let mut command = self.cluster.kubectl();
+        let mut command = self.kubectl_program();
         command
+            .env("KUBECONFIG", self.kubeconfig())
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -139,6 +186,12 @@ impl Node {
             child.wait_with_output()
         });
         finish(line, output)
+    }
+
+    fn kubectl_program(&self) -> Command {
+        // The first folder of the tools is kubectl's.
+        let folder = self.tools.split(':').next().unwrap_or_default();
+        Command::new(Path::new(folder).join("kubectl"))
     }
 
     /// An object as JSON.
