@@ -1,7 +1,7 @@
 //! What the tests have in common: a cluster with the chart installed and the real operator beside it, brokers that run as the
 //! operator's manifests say, agents with their keys, and faults on demand.
 //!
-//! ```ignore
+//! ```text
 //! run(async {
 //!     let playground = shared().await;                       // or Playground::start(Setup::default()).await
 //!     let space = playground.space("orders").await;          // a namespace of its own, with a service account that files requests

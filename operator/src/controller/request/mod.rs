@@ -29,6 +29,8 @@ use volttron_crds::{Phase, VolttronCertRequest, well_known};
 const CONFLICT_RETRY: Duration = Duration::from_millis(200);
 /// The longest sleep until a certificate runs out; clocks may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_hours(6);
+/// How soon a request looks whether its instance, which is being deleted, is gone.
+const DELETION_RETRY: Duration = Duration::from_secs(2);
 /// How soon a request looks again for what should be there by then without a watch telling.
 const HOLD_RETRY: Duration = Duration::from_mins(1);
 
@@ -91,13 +93,13 @@ async fn advance(request: &VolttronCertRequest, context: &Context) -> Result<Act
             let request = patches.claim(request).await?;
             let next = status::pending(&request, checked.as_ref().ok(), waiting, now);
             patches.status(&request, next).await?;
-            Ok(Action::await_change())
+            Ok(waiting.map_or_else(Action::await_change, retry_of))
         }
         Step::Hold(verdict, waiting) => {
             let request = patches.claim(request).await?;
             let next = status::held(&request, checked.as_ref().ok(), &verdict, waiting, now);
             patches.status(&request, next).await?;
-            Ok(Action::requeue(HOLD_RETRY))
+            Ok(retry_of(waiting))
         }
         Step::Issue(verdict, checked) => match runtime {
             Some(runtime) => issue(request, checked, &verdict, &runtime, &patches).await,
@@ -335,6 +337,15 @@ async fn release(
 pub(super) fn gives_access(request: &VolttronCertRequest) -> bool {
     let denied = crate::approval::verdict(request).is_some_and(|verdict| !verdict.approved);
     request.phase() == Some(Phase::Issued) && !denied
+}
+
+/// When to look again at what a request waits for. That an instance is gone for good is told by no
+/// watch of requests; all else is triggered, and this is for what a trigger has missed.
+fn retry_of(waiting: &Waiting) -> Action {
+    match waiting {
+        Waiting::InstanceDeleted(_) => Action::requeue(DELETION_RETRY),
+        _ => Action::requeue(HOLD_RETRY),
+    }
 }
 
 fn serial_of(request: &VolttronCertRequest) -> Option<SerialNumber> {
