@@ -1,10 +1,6 @@
 //! `cluster`: a local Kubernetes, up and down.
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use local_cluster::{Cache, Cluster, Options, Steps, Tier, Tool, images};
@@ -112,13 +108,10 @@ impl From<TierName> for Tier {
     }
 }
 
-/// Set by a signal: the fault that follows from taking the cluster down is not worth a message.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
 fn main() -> ExitCode {
     match act(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) if INTERRUPTED.load(Ordering::SeqCst) => loop {
+        Err(_) if local_cluster::is_interrupted() => loop {
             // The thread that takes the cluster down ends the process.
             std::thread::park();
         },
@@ -192,7 +185,11 @@ fn up(tier: Tier, name: String) -> anyhow::Result<()> {
         print_line(&cluster);
         return Ok(());
     }
-    take_down_when_interrupted(name.clone());
+    local_cluster::take_down_when_interrupted(
+        name.clone(),
+        format!("interrupted: taking {name} down"),
+        format!("cluster down --name {name}"),
+    );
     let cluster = Cluster::start_detached(&Options {
         tier,
         name: Some(name),
@@ -203,29 +200,4 @@ fn up(tier: Tier, name: String) -> anyhow::Result<()> {
 
 fn print_line(cluster: &Cluster) {
     println!("export KUBECONFIG={}", cluster.kubeconfig().display());
-}
-
-/// Ctrl-C while starting leaves nothing: the start fails at its next step, since the run is closed.
-fn take_down_when_interrupted(name: String) {
-    std::thread::spawn(move || -> anyhow::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut hangup = signal(SignalKind::hangup())?;
-            tokio::select! {
-                result = tokio::signal::ctrl_c() => result,
-                _ = terminate.recv() => Ok(()),
-                _ = hangup.recv() => Ok(()),
-            }
-        })?;
-        INTERRUPTED.store(true, Ordering::SeqCst);
-        eprintln!("interrupted: taking {name} down");
-        if let Err(error) = local_cluster::take_down(&name) {
-            eprintln!("{error}; `cluster down --name {name}` tries again");
-        }
-        std::process::exit(130);
-    });
 }
