@@ -6,9 +6,9 @@ mod leaf;
 mod server;
 
 pub use authority::{Authority, generate};
-pub use csr::{CheckedRequest, Rejection, RequestProfile, check, validate};
-#[cfg(test)]
-pub use csr::{KeyKind, SubjectKey};
+pub use csr::{
+    CheckedRequest, KeyKind, Origin, Rejection, RequestProfile, SubjectKey, check, validate,
+};
 pub use leaf::{LeafError, SerialNumber, SignedCertificate, adopt, sign};
 pub use server::{ServerPair, issue_server_pair, server_pair_is_current};
 
