@@ -15,9 +15,9 @@ mod server;
 
 pub use authority::{Authority, AuthorityError};
 pub use cross::cross_sign;
-pub use csr::{CheckedRequest, Rejection, RequestProfile, check, validate};
-#[cfg(test)]
-pub use csr::{KeyKind, SubjectKey};
+pub use csr::{
+    CheckedRequest, KeyKind, Origin, Rejection, RequestProfile, SubjectKey, check, validate,
+};
 pub use generate::{GeneratedPair, generate};
 pub use leaf::{LeafError, LeafProfile, SerialNumber, SignedCertificate, adopt, sign};
 pub use probe::{ProbePair, issue_probe_pair};

@@ -15,7 +15,7 @@ use super::events::full_name;
 use super::runtime::InstanceRuntime;
 use crate::approval::{Observed, Step, Waiting, decide};
 use crate::broker::MANAGEMENT_USER;
-use crate::pki::{self, CheckedRequest, LeafProfile, Rejection, SerialNumber};
+use crate::pki::{self, CheckedRequest, LeafProfile, Origin, Rejection, SerialNumber};
 use apply::Patches;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -130,13 +130,18 @@ fn check(
     runtime: Option<&InstanceRuntime>,
 ) -> Result<CheckedRequest, Rejection> {
     let encoded = &request.spec.request;
+    let origin = if request.namespace() == Some(request.instance_namespace()) {
+        Origin::OwnNamespace
+    } else {
+        Origin::OtherNamespace
+    };
     match runtime {
         Some(runtime) if request.phase() == Some(Phase::Issued) => {
             let mut profile = runtime.profile.clone();
             profile.min_rsa_bits = LOWEST_RSA_BITS;
-            pki::validate(encoded, &profile)
+            pki::validate(encoded, &profile, origin)
         }
-        Some(runtime) => pki::validate(encoded, &runtime.profile),
+        Some(runtime) => pki::validate(encoded, &runtime.profile, origin),
         None => {
             let checked = pki::check(encoded, LOWEST_RSA_BITS)?;
             match checked.common_name.to_string() {
