@@ -93,7 +93,7 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
 
     let authority = authority::ensure(instance, &instance_name, context, now).await?;
     let broker = match &authority {
-        Ok(authority) => broker::ensure(instance, authority, context, now).await?,
+        Ok(authority) => broker::ensure(instance, &instance_name, authority, context, now).await?,
         Err(_) => broker::Broker {
             users: context
                 .runtimes

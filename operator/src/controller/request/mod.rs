@@ -175,11 +175,12 @@ async fn issue(
     let ensured = users
         .ensure(
             checked.common_name.clone(),
+            request.spec.requester.clone(),
             request.uid().unwrap_or_default(),
         )
         .await;
     if let Err(error) = ensured {
-        if !error.is_foreign_user() {
+        if !error.is_about_the_name() {
             return Err(Error::Broker(error));
         }
         let taken = Waiting::UserName(error.to_string());
@@ -254,6 +255,7 @@ async fn keep(
             users
                 .ensure(
                     checked.common_name.clone(),
+                    request.spec.requester.clone(),
                     request.uid().unwrap_or_default(),
                 )
                 .await
