@@ -15,7 +15,7 @@ use super::events::full_name;
 use super::runtime::InstanceRuntime;
 use crate::approval::{Observed, Step, Waiting, decide};
 use crate::broker::MANAGEMENT_USER;
-use crate::pki::{self, CheckedRequest, Rejection, SerialNumber};
+use crate::pki::{self, CheckedRequest, LeafProfile, Rejection, SerialNumber};
 use apply::Patches;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -196,7 +196,11 @@ async fn issue(
         .and_then(volttron_crds::parse_duration)
         .unwrap_or_else(|| runtime.certificates.life())
         .min(runtime.certificates.max_life());
-    let sign = || pki::sign(authority, checked, &serial, life, patches.now());
+    let profile = LeafProfile {
+        life,
+        crl_distribution_point: None,
+    };
+    let sign = || pki::sign(authority, checked, &serial, &profile, patches.now());
     let stored = secret::store(
         &request,
         authority,
