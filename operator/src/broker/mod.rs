@@ -6,6 +6,7 @@ mod error;
 mod keeper;
 mod management;
 mod permissions;
+mod probe;
 mod pulse;
 mod removals;
 mod users;
@@ -14,6 +15,7 @@ pub use definitions::{EXCHANGE, Topology, boot_definitions, exchange_faults, pas
 pub use error::ManagementError;
 pub use management::ManagementClient;
 pub use permissions::{Permissions, TopicPermissions};
+pub use probe::{ClientPair, Probe, RefusedBy, probe};
 pub use pulse::watch_pulse;
 pub use users::{Repaired, UserKeeper, UserKeeperHandle};
 

@@ -8,6 +8,7 @@ mod fixtures;
 mod generate;
 mod issue;
 mod leaf;
+mod name_hash;
 mod probe;
 mod renewal;
 mod revocation;
@@ -20,6 +21,7 @@ pub use csr::{
 };
 pub use generate::{GeneratedPair, generate};
 pub use leaf::{LeafError, LeafProfile, SerialNumber, SignedCertificate, adopt, sign};
+pub use name_hash::{NameHashError, list_file_of};
 pub use probe::{ProbePair, issue_probe_pair};
 pub use renewal::renew_at;
 pub use revocation::{RevocationList, RevocationReason, Revoked, resign_at, sign_revocation_list};
