@@ -4,6 +4,7 @@
 mod approval;
 mod broker;
 mod controller;
+mod leadership;
 mod logging;
 mod pki;
 

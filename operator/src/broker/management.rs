@@ -2,6 +2,7 @@
 //! (<https://www.rabbitmq.com/docs/http-api-reference>), for the few calls the operator needs.
 
 use super::{AGENT_TAG, Permissions};
+use crate::leadership::Leadership;
 use reqwest::{Method, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -25,6 +26,7 @@ pub struct ManagementClient {
     http: reqwest::Client,
     base: String,
     password: String,
+    leadership: Leadership,
 }
 
 /// The Debug of a client never shows its password.
@@ -59,6 +61,9 @@ pub enum ManagementError {
          or have the agent ask under another name"
     )]
     ForeignUser(String),
+    /// Another replica leads by now.
+    #[error("{0} was not called: this replica no longer leads")]
+    NotLeading(String),
     /// The broker refused the call.
     #[error("{method} {address} was refused with {status}: {body}")]
     Refused {
@@ -96,6 +101,7 @@ impl ManagementError {
             Self::Unreachable { .. } => "Unreachable",
             Self::Unauthorized(_) => "Unauthorized",
             Self::ForeignUser(_) => "BrokerUserExists",
+            Self::NotLeading(_) => "NotLeading",
             Self::Refused { .. } => "Refused",
             Self::Unreadable { .. } => "UnreadableAnswer",
         }
@@ -126,11 +132,17 @@ struct ListedPermissions {
 }
 
 impl ManagementClient {
-    /// A client of the API at `base` (`https://host:port`) that trusts `bundle` (PEM).
+    /// A client of the API at `base` (`https://host:port`) that trusts `bundle` (PEM), and is of
+    /// use in one term.
     ///
     /// # Errors
     /// [`ManagementError::Trust`] where the bundle holds no usable certificate.
-    pub fn new(base: &str, password: &str, bundle: &str) -> Result<Self, ManagementError> {
+    pub fn new(
+        base: &str,
+        password: &str,
+        bundle: &str,
+        leadership: Leadership,
+    ) -> Result<Self, ManagementError> {
         let trust = |error: Box<dyn std::error::Error + Send + Sync>| {
             ManagementError::Trust(base.to_owned(), error)
         };
@@ -155,6 +167,7 @@ impl ManagementClient {
             http,
             base: base.to_owned(),
             password: password.to_owned(),
+            leadership,
         })
     }
 
@@ -254,6 +267,9 @@ impl ManagementClient {
         body: Option<&Value>,
     ) -> Result<reqwest::Response, ManagementError> {
         let address = format!("{}{path}", self.base);
+        if !self.leadership.leads() {
+            return Err(ManagementError::NotLeading(address));
+        }
         let mut request = self
             .http
             .request(method.clone(), &address)

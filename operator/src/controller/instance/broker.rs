@@ -207,7 +207,12 @@ fn connect(
         return Ok(known.clone());
     }
     let address = objects::management_address(instance);
-    let client = ManagementClient::new(&address, password, authority.bundle())?;
+    let client = ManagementClient::new(
+        &address,
+        password,
+        authority.bundle(),
+        context.leadership.clone(),
+    )?;
     let users = UserKeeper::spawn(client.clone(), topology.clone());
     let connection = Connection {
         made_from,
