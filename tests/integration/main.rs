@@ -8,6 +8,7 @@ mod broker;
 mod certificates;
 mod gate;
 mod killed;
+mod leadership;
 mod lifecycle;
 mod manifests;
 mod observed;

@@ -9,6 +9,7 @@ use super::runtime::{InstanceRuntime, Runtimes};
 use super::secrets::SecretIndex;
 use super::triggers::Triggers;
 use crate::approval::Waiting;
+use crate::leadership::Leadership;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::HashMap;
@@ -19,7 +20,10 @@ use volttron_crds::{VolttronCertRequest, VolttronInstance};
 
 /// What every reconcile can reach.
 pub(super) struct Context {
+    /// Writes only as long as this replica leads.
     pub(super) client: Client,
+    /// Whether this replica may act.
+    pub(super) leadership: Leadership,
     /// The controller's own namespace.
     pub(super) namespace: String,
     pub(super) instances: Store<VolttronInstance>,
@@ -39,6 +43,7 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(
         client: Client,
+        leadership: Leadership,
         settings: &Settings,
         instances: Store<VolttronInstance>,
         requests: Store<VolttronCertRequest>,
@@ -47,6 +52,7 @@ impl Context {
     ) -> Self {
         Self {
             client,
+            leadership,
             namespace: settings.namespace.clone(),
             instances,
             requests,

@@ -179,6 +179,10 @@ fn controller_rights() -> Vec<Right> {
         ("update", REQUESTS, there, false),
         ("delete", ("apps", "statefulsets"), there, false),
         ("create", ("coordination.k8s.io", "leases"), there, false),
+        ("create", ("coordination.k8s.io", "leases"), None, true),
+        // Its own Lease alone.
+        ("update", ("coordination.k8s.io", "leases"), None, false),
+        ("delete", ("coordination.k8s.io", "leases"), None, false),
         ("get", ("", "pods"), there, false),
         ("create", ("", "pods/exec"), there, false),
         ("create", ("", "serviceaccounts/token"), there, false),

@@ -221,7 +221,12 @@ async fn connect(
         return Ok(known.clone());
     }
     let address = objects::management_address(instance);
-    let client = ManagementClient::new(&address, password, authority.bundle())?;
+    let client = ManagementClient::new(
+        &address,
+        password,
+        authority.bundle(),
+        context.leadership.clone(),
+    )?;
     // A new CA or password does not make another broker: what its keeper knows stays true.
     let users = match known.filter(|it| it.topology == *topology) {
         Some(known) => {
