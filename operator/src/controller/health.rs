@@ -55,7 +55,7 @@ async fn ready(State(context): State<Arc<Context>>) -> impl IntoResponse {
             StatusCode::SERVICE_UNAVAILABLE,
             "the approval gate was not tried yet\n".to_owned(),
         ),
-        GateState::Stands => (StatusCode::OK, "ok\n".to_owned()),
+        GateState::Stands | GateState::Untried => (StatusCode::OK, "ok\n".to_owned()),
         GateState::Down(fault) => (
             StatusCode::OK,
             format!("ok, but nothing is signed while the approval gate is down: {fault}\n"),
