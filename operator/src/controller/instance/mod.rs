@@ -317,7 +317,7 @@ fn backoff_key(instance: &VolttronInstance) -> String {
 /// Whether the gate stands, for the condition `Ready`.
 fn gate_fault(gate: &GateState) -> Option<Fault> {
     match gate {
-        GateState::Stands => None,
+        GateState::Stands | GateState::Untried => None,
         GateState::Unproven => Some(Fault::new(
             "ApprovalGateUnproven",
             "the approval gate has not been proven yet",
