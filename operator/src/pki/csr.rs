@@ -76,4 +76,6 @@ pub fn check(encoded: &str, min_rsa_bits: i32) -> Result<CheckedRequest, Rejecti
 }
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod tests;

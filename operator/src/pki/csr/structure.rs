@@ -81,7 +81,7 @@ fn name<'a>(reader: &mut impl Reader<'a>) -> der::Result<Vec<SubjectAttribute<'a
                 while !set.is_finished() {
                     attributes.push(set.sequence(|pair| {
                         Ok(SubjectAttribute {
-                            kind: ObjectIdentifier::decode(pair)?,
+                            kind: object_identifier(pair)?,
                             value: AnyRef::decode(pair)?,
                         })
                     })?);
@@ -106,7 +106,7 @@ fn walk_attributes<'a>(reader: &mut impl Reader<'a>) -> der::Result<()> {
     inside(reader, tag, |attributes| {
         while !attributes.is_finished() {
             attributes.sequence(|attribute| {
-                ObjectIdentifier::decode(attribute)?;
+                object_identifier(attribute)?;
                 inside(attribute, Tag::Set, |values| {
                     while !values.is_finished() {
                         AnyRef::decode(values)?;
@@ -117,6 +117,20 @@ fn walk_attributes<'a>(reader: &mut impl Reader<'a>) -> der::Result<()> {
         }
         Ok(())
     })
+}
+
+/// An object identifier whose numbers are in their shortest form (X.690, section 8.19.2), which the
+/// decoder does not look at.
+fn object_identifier<'a>(reader: &mut impl Reader<'a>) -> der::Result<ObjectIdentifier> {
+    let identifier = ObjectIdentifier::decode(reader)?;
+    let mut begins = true;
+    for byte in identifier.as_bytes() {
+        if begins && *byte == 0x80 {
+            return Err(Tag::ObjectIdentifier.non_canonical_error());
+        }
+        begins = *byte < 0x80;
+    }
+    Ok(identifier)
 }
 
 /// Reads the content of one element with this `tag`, to its end.
