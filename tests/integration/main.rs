@@ -14,4 +14,5 @@ mod observed;
 mod outages;
 mod ownership;
 mod shared;
+mod topics;
 mod users;
