@@ -13,6 +13,32 @@ use volttron_tests::{Agent, Broker, Issued, Login, SOON, SYSTEM, Space, run};
 /// The operator looks at a broker that is fine every half minute.
 const NOTICED: Duration = Duration::from_secs(75);
 
+/// What is done to the users of the operator, by `rabbitmqctl`.
+const CHANGES: [&str; 11] = [
+    "delete_user drift.a.lost",
+    "set_permissions -p volttron drift.a.grown .* .* .*",
+    "clear_topic_permissions -p volttron drift.a.narrow",
+    "set_topic_permissions -p volttron drift.a.wide volttron .* .*",
+    "set_topic_permissions -p volttron drift.a.extra amq.topic .* .*",
+    "add_vhost other",
+    "set_permissions -p other drift.a.elsewhere .* .* .*",
+    "set_user_tags drift.a.tagged volttron-agent administrator",
+    "change_password drift.a.secret secret",
+    "add_user drift.a.stale secret",
+    "set_user_tags drift.a.stale volttron-agent",
+];
+
+/// Users of others, whatever they are called and whatever tag they have.
+const OTHERS: [&str; 7] = [
+    "add_user somebody-else secret",
+    "add_user bob secret",
+    "set_user_tags bob volttron-agent",
+    "add_user elsewhere.a.b secret",
+    "set_user_tags elsewhere.a.b volttron-agent",
+    "add_user drift.router secret",
+    "set_user_tags drift.router volttron-agent",
+];
+
 #[test]
 fn a_broker_that_is_away_or_has_lost_its_disk_gets_everything_back() {
     run(async {
@@ -85,30 +111,7 @@ fn what_is_changed_by_hand_on_a_broker_is_put_right() {
         let before = users(&broker).await;
         assert_eq!(before.matches("__pubsub__").count(), 3 * 8, "{before}");
 
-        let changes = [
-            "delete_user drift.a.lost",
-            "set_permissions -p volttron drift.a.grown .* .* .*",
-            "clear_topic_permissions -p volttron drift.a.narrow",
-            "set_topic_permissions -p volttron drift.a.wide volttron .* .*",
-            "set_topic_permissions -p volttron drift.a.extra amq.topic .* .*",
-            "add_vhost other",
-            "set_permissions -p other drift.a.elsewhere .* .* .*",
-            "set_user_tags drift.a.tagged volttron-agent administrator",
-            "change_password drift.a.secret secret",
-            "add_user drift.a.stale secret",
-            "set_user_tags drift.a.stale volttron-agent",
-        ];
-        // Users of others, whatever they are called and whatever tag they have.
-        let others = [
-            "add_user somebody-else secret",
-            "add_user bob secret",
-            "set_user_tags bob volttron-agent",
-            "add_user elsewhere.a.b secret",
-            "set_user_tags elsewhere.a.b volttron-agent",
-            "add_user drift.router secret",
-            "set_user_tags drift.router volttron-agent",
-        ];
-        for line in changes.iter().chain(&others) {
+        for line in CHANGES.iter().chain(&OTHERS) {
             broker.ctl(&line.split(' ').collect::<Vec<_>>()).await;
         }
         broker.user("drift.a.stale", false, NOTICED).await;

@@ -14,5 +14,6 @@ mod observed;
 mod outages;
 mod ownership;
 mod shared;
+mod slow_brokers;
 mod topics;
 mod users;
