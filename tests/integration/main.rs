@@ -16,4 +16,6 @@ mod outages;
 mod ownership;
 mod rights;
 mod shared;
+mod slow_brokers;
+mod topics;
 mod users;
