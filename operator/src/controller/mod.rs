@@ -105,7 +105,8 @@ async fn lead(
         controller: "volttron-operator".into(),
         instance: settings.pod_name.clone(),
     };
-    let events = events::Events::spawn(Recorder::new(client.clone(), reporter));
+    let recorder = Recorder::new(client.clone(), reporter);
+    let events = events::Events::spawn(recorder, leadership.clone());
     let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()));
     let (requests, request_stream) = cached(Api::<VolttronCertRequest>::all(client.clone()));
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
