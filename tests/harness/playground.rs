@@ -207,6 +207,13 @@ impl Playground {
         .await
     }
 
+    /// Runs `helm upgrade` with the chart, which restores what is missing of it, and waits until the policies act.
+    pub async fn upgrade_chart(&self) {
+        let cluster = Arc::clone(&self.cluster);
+        blocking(move || install_chart(&cluster)).await;
+        policies_act(&self.admin).await;
+    }
+
     /// Lets the operator resolve `name`; or no longer.
     pub(crate) fn set_address(&self, name: &str, address: Option<IpAddr>) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,5 +14,6 @@ mod manifests;
 mod observed;
 mod outages;
 mod ownership;
+mod rights;
 mod shared;
 mod users;

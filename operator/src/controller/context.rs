@@ -15,7 +15,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use volttron_crds::{VolttronCertRequest, VolttronInstance};
 
 /// What every reconcile can reach.
@@ -32,6 +32,8 @@ pub(super) struct Context {
     pub(super) secrets: SecretIndex,
     pub(super) connections: Connections,
     pub(super) gate: watch::Sender<GateState>,
+    /// There is a request on which the gate can be tried in full.
+    pub(super) first_request: Notify,
     pub(super) triggers: Triggers,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
@@ -60,6 +62,7 @@ impl Context {
             secrets: SecretIndex::default(),
             connections: Connections::default(),
             gate: watch::Sender::new(GateState::Unproven),
+            first_request: Notify::new(),
             triggers,
             events,
             metrics: Metrics::default(),
@@ -106,6 +109,12 @@ impl Context {
             (_, _, GateState::Stands) => None,
             (_, _, GateState::Unproven) => {
                 Some(Waiting::Gate("it has not been proven yet".to_owned()))
+            }
+            (_, _, GateState::Untried) => {
+                self.first_request.notify_one();
+                Some(Waiting::Gate(
+                    "it is being tried on this request".to_owned(),
+                ))
             }
             (_, _, GateState::Down(fault)) => Some(Waiting::Gate(fault.clone())),
         };

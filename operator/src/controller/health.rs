@@ -98,7 +98,7 @@ async fn leader_ready(context: &Context) -> (StatusCode, String) {
     }
     match &*context.gate.borrow() {
         GateState::Unproven => unready("the approval gate was not tried yet".to_owned()),
-        GateState::Stands => (StatusCode::OK, "ok\n".to_owned()),
+        GateState::Stands | GateState::Untried => (StatusCode::OK, "ok\n".to_owned()),
         GateState::Down(fault) => (
             StatusCode::OK,
             format!("ok, but nothing is signed while the approval gate is down: {fault}\n"),

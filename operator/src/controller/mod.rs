@@ -60,6 +60,10 @@ pub struct Settings {
 /// in one call at the price of a few; what goes to the API server at once is bounded apart.
 const REQUESTS_AT_ONCE: u16 = 512;
 
+/// How many instances are worked on at once. One whose broker hangs keeps its place for some ten
+/// seconds each time, so that there must be places for many of them beside those that are well.
+const INSTANCES_AT_ONCE: u16 = 256;
+
 /// Runs the controller until SIGTERM or SIGINT: it stands by, and leads whenever it has the Lease.
 ///
 /// # Errors
@@ -133,7 +137,7 @@ async fn lead(
         .owns(Api::<StatefulSet>::all(client.clone()), owned.clone())
         .owns(Api::<Service>::all(client.clone()), owned.clone())
         .owns(Api::<ConfigMap>::all(client.clone()), owned)
-        .with_config(controller::Config::default().concurrency(16))
+        .with_config(controller::Config::default().concurrency(INSTANCES_AT_ONCE))
         .reconcile_on(instance_triggers)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(instance::reconcile, instance::on_error, context.clone())

@@ -15,7 +15,7 @@ use super::events::full_name;
 use super::runtime::InstanceRuntime;
 use crate::approval::{Observed, Step, Waiting, decide};
 use crate::broker::MANAGEMENT_USER;
-use crate::pki::{self, CheckedRequest, Rejection, SerialNumber};
+use crate::pki::{self, CheckedRequest, LeafProfile, Origin, Rejection, SerialNumber};
 use apply::Patches;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -130,13 +130,18 @@ fn check(
     runtime: Option<&InstanceRuntime>,
 ) -> Result<CheckedRequest, Rejection> {
     let encoded = &request.spec.request;
+    let origin = if request.namespace() == Some(request.instance_namespace()) {
+        Origin::OwnNamespace
+    } else {
+        Origin::OtherNamespace
+    };
     match runtime {
         Some(runtime) if request.phase() == Some(Phase::Issued) => {
             let mut profile = runtime.profile.clone();
             profile.min_rsa_bits = LOWEST_RSA_BITS;
-            pki::validate(encoded, &profile)
+            pki::validate(encoded, &profile, origin)
         }
-        Some(runtime) => pki::validate(encoded, &runtime.profile),
+        Some(runtime) => pki::validate(encoded, &runtime.profile, origin),
         None => {
             let checked = pki::check(encoded, LOWEST_RSA_BITS)?;
             match checked.common_name.to_string() {
@@ -170,11 +175,12 @@ async fn issue(
     let ensured = users
         .ensure(
             checked.common_name.clone(),
+            request.spec.requester.clone(),
             request.uid().unwrap_or_default(),
         )
         .await;
     if let Err(error) = ensured {
-        if !error.is_foreign_user() {
+        if !error.is_about_the_name() {
             return Err(Error::Broker(error));
         }
         let taken = Waiting::UserName(error.to_string());
@@ -196,7 +202,11 @@ async fn issue(
         .and_then(volttron_crds::parse_duration)
         .unwrap_or_else(|| runtime.certificates.life())
         .min(runtime.certificates.max_life());
-    let sign = || pki::sign(authority, checked, &serial, life, patches.now());
+    let profile = LeafProfile {
+        life,
+        crl_distribution_point: None,
+    };
+    let sign = || pki::sign(authority, checked, &serial, &profile, patches.now());
     let stored = secret::store(
         &request,
         authority,
@@ -245,6 +255,7 @@ async fn keep(
             users
                 .ensure(
                     checked.common_name.clone(),
+                    request.spec.requester.clone(),
                     request.uid().unwrap_or_default(),
                 )
                 .await

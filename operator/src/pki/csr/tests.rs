@@ -1,7 +1,14 @@
+use super::key::is_sound_rsa_exponent;
 use super::*;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, PKCS_ECDSA_P384_SHA384,
 };
+
+fn validate(encoded: &str, profile: &RequestProfile) -> Result<CheckedRequest, Rejection> {
+    super::validate(encoded, profile, Origin::OtherNamespace)
+}
 
 fn profile() -> RequestProfile {
     RequestProfile {
@@ -213,7 +220,7 @@ fn rsa_keys_are_bounded() {
     );
     for (exponent, sound) in [
         (&[1_u8, 0, 1][..], true),
-        (&[0, 1, 0, 1], true),
+        (&[1, 0, 0, 0, 1], true),
         (&[3], false),
         (&[1, 0, 0], false),
         (&[], false),
