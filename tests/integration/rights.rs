@@ -27,6 +27,8 @@ ClusterRole volttron-operator-controller
 
 Role volttron-system/volttron-operator-controller
   volttroncertrequests.volttron.org              create
+  leases.coordination.k8s.io                     create
+  leases.coordination.k8s.io@volttron-operator   get update
 
 ClusterRole volttron-operator-sidecar
   volttroncertrequests.volttron.org              get list watch create
