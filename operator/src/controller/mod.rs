@@ -116,7 +116,8 @@ async fn lead(
         controller: "volttron-operator".into(),
         instance: settings.pod_name.clone(),
     };
-    let events = events::Events::spawn(Recorder::new(client.clone(), reporter));
+    let recorder = Recorder::new(client.clone(), reporter);
+    let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
     let (identities, room) = (identities::Identities::default(), room::Room::default());
     let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
