@@ -38,6 +38,14 @@ struct Shared {
     counted: Mutex<Counted>,
     cut: watch::Sender<()>,
     away: AtomicBool,
+    hidden: Mutex<Hidden>,
+}
+
+/// What the API server seems not to serve.
+#[derive(Default)]
+struct Hidden {
+    prefix: Option<String>,
+    asked: usize,
 }
 
 #[derive(Default)]
@@ -72,6 +80,7 @@ impl FaultProxy {
             counted: Mutex::default(),
             cut: watch::Sender::new(()),
             away: AtomicBool::new(false),
+            hidden: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -140,6 +149,20 @@ impl FaultProxy {
         self.shared.away.store(away, Ordering::SeqCst);
         self.cut();
     }
+
+    /// Answers as an API server that does not serve the paths which begin with `prefix`; or as it is again.
+    pub fn hide(&self, prefix: Option<&str>) {
+        *self.shared.hidden() = Hidden {
+            prefix: prefix.map(str::to_owned),
+            asked: 0,
+        };
+        self.cut();
+    }
+
+    /// How often something hidden was asked for.
+    pub fn hidden(&self) -> usize {
+        self.shared.hidden().asked
+    }
 }
 
 impl Drop for FaultProxy {
@@ -151,6 +174,21 @@ impl Drop for FaultProxy {
 impl Shared {
     fn counted(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hidden(&self) -> MutexGuard<'_, Hidden> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a path is hidden; counts that it was asked for.
+    fn hides(&self, path: &str) -> bool {
+        let mut hidden = self.hidden();
+        let hides = hidden
+            .prefix
+            .as_ref()
+            .is_some_and(|it| path.starts_with(it));
+        hidden.asked += usize::from(hides);
+        hides
     }
 
     /// Notes a write; returns the fault that belongs to it.
@@ -174,6 +212,9 @@ impl Shared {
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if shared.away.load(Ordering::SeqCst) {
         return (StatusCode::SERVICE_UNAVAILABLE, "away").into_response();
+    }
+    if shared.hides(request.uri().path()) {
+        return (StatusCode::NOT_FOUND, "404 page not found").into_response();
     }
     let what = format!("{} {}", request.method(), request.uri().path());
     let fault = shared.note(request.method(), request.uri());

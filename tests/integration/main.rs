@@ -7,6 +7,7 @@ mod bad_input;
 mod broker;
 mod certificates;
 mod gate;
+mod gate_down;
 mod killed;
 mod lifecycle;
 mod manifests;

@@ -66,6 +66,7 @@ pub async fn disturbed() -> Turn {
     .await
     .unwrap();
     playground.proxy().count(&[]);
+    playground.proxy().hide(None);
     playground.proxy().set_away(false);
     if playground.operator().pid().is_none() {
         playground.operator().start_again();

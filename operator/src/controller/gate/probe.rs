@@ -113,20 +113,20 @@ impl Prover {
     async fn read(&self, name: &str) -> Result<Found, kube::Error> {
         let policies = Api::<ValidatingAdmissionPolicy>::all(self.client.clone());
         let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(self.client.clone());
-        let (policy, binding) = tokio::try_join!(policies.get_opt(name), bindings.get_opt(name))?;
-        Ok(Found { policy, binding })
+        let (policy, binding) = tokio::join!(policies.get(name), bindings.get(name));
+        Ok(Found {
+            policy: if_found(policy)?,
+            binding: if_found(binding)?,
+        })
     }
 
     /// Whether the API server knows policies at all.
     async fn is_served(&self) -> Result<bool, kube::Error> {
-        match self.client.list_api_group_resources(POLICIES).await {
-            Ok(list) => Ok(list
-                .resources
-                .iter()
-                .any(|it| it.name == "validatingadmissionpolicies")),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
+        let list = if_found(self.client.list_api_group_resources(POLICIES).await)?;
+        Ok(list.is_some_and(|list| {
+            let mut resources = list.resources.iter();
+            resources.any(|it| it.name == "validatingadmissionpolicies")
+        }))
     }
 
     /// Tries to create a request that is already approved. The same request without the decision
@@ -221,6 +221,15 @@ impl Prover {
         let api = Api::<SelfSubjectAccessReview>::all(self.client.clone());
         let answer = api.create(&PostParams::default(), &review).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+}
+
+/// What was asked for, where it is there. A kind that is not served is answered in plain text, with
+/// no other sign than the code.
+fn if_found<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        other => other.map(Some),
     }
 }
 
