@@ -6,6 +6,7 @@ mod authority;
 mod bad_input;
 mod broker;
 mod certificates;
+mod decisions;
 mod gate;
 mod gate_down;
 mod killed;
