@@ -4,6 +4,7 @@
 pub mod approval;
 mod broker;
 mod controller;
+mod leadership;
 mod logging;
 pub mod pki;
 

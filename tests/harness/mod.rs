@@ -46,7 +46,7 @@ pub use broker::Broker;
 pub use instance::Instance;
 pub use openssl::{openssl, openssl_fails, openssl_with};
 pub use operator::{Answer, Operator, sidecar_program};
-pub use playground::{Playground, SYSTEM, Setup};
+pub use playground::{Playground, Replica, SYSTEM, Setup};
 pub use proxy::{FaultProxy, Moment};
 pub use request::{Issued, Space};
 pub use wait::{SOON, eventually};

@@ -231,13 +231,13 @@ fn serial_of(chain: &str) -> String {
 type Values = Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>;
 
 /// Every certificate and serial number that was ever to be seen, by request.
-struct Seen {
+pub struct Seen {
     values: Values,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Seen {
-    fn watch(space: &Space<'_>) -> Self {
+    pub fn watch(space: &Space<'_>) -> Self {
         let values = Values::default();
         let (of_requests, of_secrets) = (Arc::clone(&values), Arc::clone(&values));
         let requests = watcher(space.api(), Config::default())
@@ -282,7 +282,7 @@ impl Seen {
         }
     }
 
-    fn check(&self, name: &str) {
+    pub fn check(&self, name: &str) {
         let values = self.values.lock().unwrap();
         for kind in ["serial", "certificate"] {
             let seen = values.get(&format!("{kind} of {name}")).map(BTreeSet::len);

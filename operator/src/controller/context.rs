@@ -9,17 +9,21 @@ use super::runtime::{InstanceRuntime, Runtimes};
 use super::secrets::SecretIndex;
 use super::triggers::Triggers;
 use crate::approval::Waiting;
+use crate::leadership::Leadership;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use volttron_crds::{VolttronCertRequest, VolttronInstance};
 
 /// What every reconcile can reach.
 pub(super) struct Context {
+    /// Writes only as long as this replica leads.
     pub(super) client: Client,
+    /// Whether this replica may act.
+    pub(super) leadership: Leadership,
     /// The controller's own namespace.
     pub(super) namespace: String,
     pub(super) instances: Store<VolttronInstance>,
@@ -28,6 +32,8 @@ pub(super) struct Context {
     pub(super) secrets: SecretIndex,
     pub(super) connections: Connections,
     pub(super) gate: watch::Sender<GateState>,
+    /// There is a request on which the gate can be tried in full.
+    pub(super) first_request: Notify,
     pub(super) triggers: Triggers,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
@@ -39,6 +45,7 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(
         client: Client,
+        leadership: Leadership,
         settings: &Settings,
         instances: Store<VolttronInstance>,
         requests: Store<VolttronCertRequest>,
@@ -47,6 +54,7 @@ impl Context {
     ) -> Self {
         Self {
             client,
+            leadership,
             namespace: settings.namespace.clone(),
             instances,
             requests,
@@ -54,6 +62,7 @@ impl Context {
             secrets: SecretIndex::default(),
             connections: Connections::default(),
             gate: watch::Sender::new(GateState::Unproven),
+            first_request: Notify::new(),
             triggers,
             events,
             metrics: Metrics::default(),
@@ -100,6 +109,12 @@ impl Context {
             (_, _, GateState::Stands) => None,
             (_, _, GateState::Unproven) => {
                 Some(Waiting::Gate("it has not been proven yet".to_owned()))
+            }
+            (_, _, GateState::Untried) => {
+                self.first_request.notify_one();
+                Some(Waiting::Gate(
+                    "it is being tried on this request".to_owned(),
+                ))
             }
             (_, _, GateState::Down(fault)) => Some(Waiting::Gate(fault.clone())),
         };

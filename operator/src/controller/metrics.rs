@@ -37,7 +37,7 @@ pub(super) struct InPhase {
     pub(super) phase: &'static str,
 }
 
-/// All metrics of the controller.
+/// All metrics of a replica that leads, for one term.
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) reconciles: Family<Reconciled, Counter>,
@@ -64,6 +64,7 @@ impl Default for Metrics {
             requests: Family::default(),
         };
         let registry = &mut metrics.registry;
+        register_leader(registry, true);
         registry.register(
             "reconciles",
             "Reconciles, by kind and result",
@@ -104,13 +105,32 @@ impl Default for Metrics {
     }
 }
 
+/// The text of `/metrics` while another replica leads. The others are left out: nobody should be
+/// alarmed by a gate that a standby does not watch.
+pub(super) fn of_a_standby() -> String {
+    let mut registry = Registry::with_prefix("volttron");
+    register_leader(&mut registry, false);
+    encode(&registry)
+}
+
+fn register_leader(registry: &mut Registry, leads: bool) {
+    let leader: Gauge = Gauge::default();
+    leader.set(leads.into());
+    let help = "1 while this replica leads, 0 while it stands by";
+    registry.register("leader", help, leader);
+}
+
+fn encode(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, registry);
+    text
+}
+
 impl Metrics {
     /// The text of `/metrics` (OpenMetrics 1.0).
     pub(super) fn encode(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        encode(&self.registry)
     }
 
     /// Counts a reconcile.

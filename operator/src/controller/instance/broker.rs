@@ -5,7 +5,7 @@ use super::authority::{delete_own_secret, own_secret_metadata};
 use super::objects::{self, Parts};
 use crate::broker::{
     ManagementClient, ManagementError, Repaired, Topology, UserKeeper, UserKeeperHandle,
-    boot_definitions, exchange_faults, password_hash,
+    boot_definitions, exchange_faults, password_hash, watch_pulse,
 };
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error, chain};
@@ -20,11 +20,12 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
-use volttron_crds::{CommonName, VolttronInstance, well_known};
+use volttron_crds::{CommonName, InstanceName, VolttronInstance, well_known};
 
 /// The broker as it was found.
 pub(super) struct Broker {
@@ -38,8 +39,11 @@ pub(super) struct Broker {
 #[derive(Clone)]
 struct Connection {
     made_from: String,
+    topology: Topology,
     client: ManagementClient,
     users: UserKeeperHandle,
+    /// Has the instance compared when the broker comes or goes.
+    _pulse: Arc<AbortOnDropHandle<()>>,
 }
 
 /// The connections to the brokers of all instances.
@@ -57,6 +61,7 @@ impl Connections {
 /// Sees that the broker's objects are there, and the broker is set up.
 pub(super) async fn ensure(
     instance: &VolttronInstance,
+    instance_name: &InstanceName,
     authority: &Authority,
     context: &Context,
     now: Timestamp,
@@ -64,6 +69,7 @@ pub(super) async fn ensure(
     let password = password(instance, context).await?;
     let pair = server_pair(instance, authority, context, now).await?;
     let topology = Topology {
+        instance: instance_name.clone(),
         virtual_host: instance.spec.broker.virtual_host.clone(),
     };
     let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
@@ -78,7 +84,7 @@ pub(super) async fn ensure(
     apply(&objects::service(instance), context).await?;
     apply(&objects::stateful_set(instance, &parts), context).await?;
 
-    let connection = match connect(instance, authority, &password, &topology, context) {
+    let connection = match connect(instance, authority, &password, &topology, context).await {
         Ok(connection) => connection,
         Err(error) => {
             return Ok(Broker {
@@ -143,12 +149,23 @@ async fn set_up(
         }
         info!(instance = %full_name(instance), "broker topology declared");
     }
-    let wanted: HashSet<CommonName> = context
-        .requests_for(&ObjectRef::from_obj(instance))
-        .iter()
-        .filter(|request| request.metadata.deletion_timestamp.is_none() && gives_access(request))
-        .filter_map(|request| request.status.as_ref()?.common_name.as_ref()?.parse().ok())
-        .collect();
+    let mut requests = context.requests_for(&ObjectRef::from_obj(instance));
+    requests
+        .retain(|request| request.metadata.deletion_timestamp.is_none() && gives_access(request));
+    requests.sort_by_key(|request| request.creation_timestamp());
+    let mut wanted = HashMap::<CommonName, String>::new();
+    for request in &requests {
+        let name = request
+            .status
+            .as_ref()
+            .and_then(|status| status.common_name.as_ref()?.parse().ok());
+        if let Some(name) = name {
+            // A name that two requesters have got somehow is the first one's.
+            wanted
+                .entry(name)
+                .or_insert_with(|| request.spec.requester.clone());
+        }
+    }
     let repaired = connection
         .users
         .reconcile(wanted)
@@ -186,7 +203,7 @@ fn with_hint(mut fault: Fault, instance: &VolttronInstance) -> Fault {
     fault
 }
 
-fn connect(
+async fn connect(
     instance: &VolttronInstance,
     authority: &Authority,
     password: &str,
@@ -199,22 +216,40 @@ fn connect(
             .as_bytes(),
     );
     let reference = ObjectRef::from_obj(instance);
-    let mut connections = context.connections.lock();
-    if let Some(known) = connections
-        .get(&reference)
-        .filter(|known| known.made_from == made_from)
-    {
+    let known = context.connections.lock().get(&reference).cloned();
+    if let Some(known) = known.as_ref().filter(|it| it.made_from == made_from) {
         return Ok(known.clone());
     }
     let address = objects::management_address(instance);
-    let client = ManagementClient::new(&address, password, authority.bundle())?;
-    let users = UserKeeper::spawn(client.clone(), topology.clone());
+    let client = ManagementClient::new(
+        &address,
+        password,
+        authority.bundle(),
+        context.leadership.clone(),
+    )?;
+    // A new CA or password does not make another broker: what its keeper knows stays true.
+    let users = match known.filter(|it| it.topology == *topology) {
+        Some(known) => {
+            known.users.use_client(client.clone()).await;
+            known.users
+        }
+        None => UserKeeper::spawn(client.clone(), topology.clone()),
+    };
+    let (triggers, instance) = (context.triggers.clone(), reference.clone());
+    let pulse = tokio::spawn(watch_pulse(client.clone(), move || {
+        triggers.instance(instance.clone());
+    }));
     let connection = Connection {
         made_from,
+        topology: topology.clone(),
         client,
         users,
+        _pulse: Arc::new(AbortOnDropHandle::new(pulse)),
     };
-    connections.insert(reference, connection.clone());
+    context
+        .connections
+        .lock()
+        .insert(reference, connection.clone());
     Ok(connection)
 }
 

@@ -93,7 +93,7 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
 
     let authority = authority::ensure(instance, &instance_name, context, now).await?;
     let broker = match &authority {
-        Ok(authority) => broker::ensure(instance, authority, context, now).await?,
+        Ok(authority) => broker::ensure(instance, &instance_name, authority, context, now).await?,
         Err(_) => broker::Broker {
             users: context
                 .runtimes
@@ -317,7 +317,7 @@ fn backoff_key(instance: &VolttronInstance) -> String {
 /// Whether the gate stands, for the condition `Ready`.
 fn gate_fault(gate: &GateState) -> Option<Fault> {
     match gate {
-        GateState::Stands => None,
+        GateState::Stands | GateState::Untried => None,
         GateState::Unproven => Some(Fault::new(
             "ApprovalGateUnproven",
             "the approval gate has not been proven yet",

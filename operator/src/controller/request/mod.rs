@@ -15,7 +15,7 @@ use super::events::full_name;
 use super::runtime::InstanceRuntime;
 use crate::approval::{Observed, Step, Waiting, decide};
 use crate::broker::MANAGEMENT_USER;
-use crate::pki::{self, CheckedRequest, Origin, Rejection, SerialNumber};
+use crate::pki::{self, CheckedRequest, LeafProfile, Origin, Rejection, SerialNumber};
 use apply::Patches;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -175,11 +175,12 @@ async fn issue(
     let ensured = users
         .ensure(
             checked.common_name.clone(),
+            request.spec.requester.clone(),
             request.uid().unwrap_or_default(),
         )
         .await;
     if let Err(error) = ensured {
-        if !error.is_foreign_user() {
+        if !error.is_about_the_name() {
             return Err(Error::Broker(error));
         }
         let taken = Waiting::UserName(error.to_string());
@@ -201,7 +202,11 @@ async fn issue(
         .and_then(volttron_crds::parse_duration)
         .unwrap_or_else(|| runtime.certificates.life())
         .min(runtime.certificates.max_life());
-    let sign = || pki::sign(authority, checked, &serial, life, patches.now());
+    let profile = LeafProfile {
+        life,
+        crl_distribution_point: None,
+    };
+    let sign = || pki::sign(authority, checked, &serial, &profile, patches.now());
     let stored = secret::store(
         &request,
         authority,
@@ -250,6 +255,7 @@ async fn keep(
             users
                 .ensure(
                     checked.common_name.clone(),
+                    request.spec.requester.clone(),
                     request.uid().unwrap_or_default(),
                 )
                 .await

@@ -192,6 +192,7 @@ impl Next {
                     .unwrap_or(now)
                     .to_string(),
                 how: DecisionHow::Manual,
+                request: None,
                 reason: reason.clone(),
             });
         }
