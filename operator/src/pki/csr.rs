@@ -78,4 +78,6 @@ pub fn check(encoded: &str, min_rsa_bits: i32) -> Result<CheckedRequest, Rejecti
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

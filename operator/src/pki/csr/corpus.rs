@@ -26,7 +26,7 @@ fn now() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
 }
 
-fn profile() -> RequestProfile {
+pub(super) fn profile() -> RequestProfile {
     RequestProfile {
         instance: "central".parse().unwrap(),
         min_rsa_bits: 2048,
@@ -75,7 +75,7 @@ fn an_agent_of_the_instance_s_own_namespace_may_be_called_like_one_at_home() {
 }
 
 /// Signs a request and compares every field of the certificate with the profile.
-fn sign_and_compare(checked: &CheckedRequest) {
+pub(super) fn sign_and_compare(checked: &CheckedRequest) {
     let serial = SerialNumber::random();
     let profile = LeafProfile {
         life: LIFE,
@@ -115,7 +115,11 @@ fn assert_profile(checked: &CheckedRequest, serial: &SerialNumber, signed: &Sign
     );
     assert_eq!(info.signature, certificate.signature_algorithm, "{name}");
 
-    let subject: Vec<_> = info.subject.iter().flat_map(|rdn| rdn.iter()).collect();
+    let subject: Vec<_> = info
+        .subject
+        .iter()
+        .flat_map(x509_parser::x509::RelativeDistinguishedName::iter)
+        .collect();
     assert_eq!(subject.len(), 1, "{name}: one attribute in the subject");
     assert_eq!(subject[0].attr_type().to_id_string(), "2.5.4.3", "{name}");
     assert_eq!(subject[0].attr_value().tag(), Tag::Utf8String, "{name}");

@@ -229,21 +229,3 @@ fn rsa_keys_are_bounded() {
         assert_eq!(is_sound_rsa_exponent(exponent), sound, "{exponent:?}");
     }
 }
-
-proptest::proptest! {
-    #[test]
-    fn no_input_makes_the_check_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
-        let _ = validate(&encoded(&bytes), &profile());
-        let _ = validate(&STANDARD.encode(&bytes), &profile());
-    }
-
-    #[test]
-    fn a_changed_byte_is_never_signed_as_another_name(at in 0_usize..200, to in proptest::prelude::any::<u8>()) {
-        let mut der = named("central.collector2.forwarder", &key());
-        let at = at % der.len();
-        der[at] = to;
-        if let Ok(checked) = validate(&encoded(&der), &profile()) {
-            assert_eq!(checked.common_name.to_string(), "central.collector2.forwarder");
-        }
-    }
-}
