@@ -13,5 +13,6 @@ mod manifests;
 mod observed;
 mod outages;
 mod ownership;
+mod revocation;
 mod shared;
 mod users;

@@ -8,6 +8,9 @@ mod permissions;
     expect(dead_code, reason = "for the revocation keeper and for CA rotation")
 )]
 mod probe;
+// Not inside, since the integration tests take the probe by itself to real brokers.
+#[cfg(test)]
+mod probe_tests;
 mod users;
 
 pub use definitions::{Topology, boot_definitions, exchange_faults, password_hash};

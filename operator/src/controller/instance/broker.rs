@@ -3,6 +3,7 @@
 use super::Fault;
 use super::authority::{delete_own_secret, own_secret_metadata};
 use super::objects::{self, Parts};
+use super::revocation_list;
 use crate::broker::{
     ManagementClient, ManagementError, Repaired, Topology, UserKeeper, UserKeeperHandle,
     boot_definitions, exchange_faults, password_hash,
@@ -61,6 +62,13 @@ pub(super) async fn ensure(
     context: &Context,
     now: Timestamp,
 ) -> Result<Broker, Error> {
+    // Before the broker starts, or trusts another CA.
+    if let Err(fault) = revocation_list::ensure(instance, authority, context, now).await? {
+        return Ok(Broker {
+            users: None,
+            state: Err(fault),
+        });
+    }
     let password = password(instance, context).await?;
     let pair = server_pair(instance, authority, context, now).await?;
     let topology = Topology {
@@ -294,7 +302,7 @@ async fn server_pair(
     Ok(pki::issue_server_pair(authority, &names, now)?)
 }
 
-async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
+pub(super) async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Serialize

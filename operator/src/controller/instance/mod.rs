@@ -3,6 +3,7 @@
 mod authority;
 mod broker;
 mod objects;
+mod revocation_list;
 mod status;
 
 pub(super) use broker::Connections;
