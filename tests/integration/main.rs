@@ -16,6 +16,7 @@ mod manifests;
 mod observed;
 mod outages;
 mod ownership;
+mod revocation;
 mod rights;
 mod shared;
 mod slow_brokers;

@@ -66,7 +66,13 @@ pub(super) async fn ensure(
     context: &Context,
     now: Timestamp,
 ) -> Result<Broker, Error> {
-    publish_revocations(instance, authority, context).await?;
+    // Before the broker starts, or trusts another CA.
+    if let Err(fault) = publish_revocations(instance, authority, context).await? {
+        return Ok(Broker {
+            users: None,
+            state: Err(fault),
+        });
+    }
     let password = password(instance, context).await?;
     let pair = server_pair(instance, authority, context, now).await?;
     let topology = Topology {
@@ -110,7 +116,16 @@ async fn publish_revocations(
     instance: &VolttronInstance,
     authority: &Arc<Authority>,
     context: &Context,
-) -> Result<(), Error> {
+) -> Result<Result<(), Fault>, Error> {
+    if let Err(error) = pki::list_file_of(authority) {
+        return Ok(Err(Fault::new(
+            "RevocationListUnusable",
+            format!(
+                "the broker cannot find a revocation list of this CA, and would refuse every \
+                 certificate of it: {error}; use a CA with another subject"
+            ),
+        )));
+    }
     let reference = ObjectRef::from_obj(instance);
     let (address, server_name) = objects::amqp_endpoint(instance);
     let users = context
@@ -132,6 +147,7 @@ async fn publish_revocations(
         .of(&reference, context)
         .publish(publication)
         .await
+        .map(Ok)
 }
 
 /// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is
@@ -344,7 +360,7 @@ async fn server_pair(
     Ok(pki::issue_server_pair(authority, &names, now)?)
 }
 
-async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
+pub(super) async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Serialize
