@@ -16,8 +16,9 @@ pub use certificate_request::{
 pub use conditions::{Condition, ConditionStatus, set_condition};
 pub use instance::{
     AuthorityStatus, BrokerResources, BrokerSpec, CertificateAuthoritySpec, CertificateSpec,
-    GeneratedAuthority, KeyAlgorithm, ManagedBroker, MessageBus, RequestCounts, SecretReference,
-    StorageSpec, Subject, VolttronInstance, VolttronInstanceSpec, VolttronInstanceStatus,
+    GeneratedAuthority, KeyAlgorithm, ManagedBroker, MessageBus, OtherAuthorityStatus,
+    RequestCounts, SecretReference, StorageSpec, Subject, VolttronInstance, VolttronInstanceSpec,
+    VolttronInstanceStatus,
 };
 pub use names::{CommonName, Identity, InstanceName, InvalidName};
 

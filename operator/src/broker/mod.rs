@@ -3,23 +3,12 @@
 mod definitions;
 mod management;
 mod permissions;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for the revocation keeper and for CA rotation")
-)]
 mod probe;
 mod users;
 
 pub use definitions::{Topology, boot_definitions, exchange_faults, password_hash};
 pub use management::{ManagementClient, ManagementError};
 pub use permissions::Permissions;
-#[cfg_attr(
-    not(test),
-    expect(
-        unused_imports,
-        reason = "for the revocation keeper and for CA rotation"
-    )
-)]
 pub use probe::{ClientPair, Probe, RefusedBy, probe};
 pub use users::{Repaired, UserKeeper, UserKeeperHandle};
 

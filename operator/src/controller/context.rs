@@ -9,6 +9,7 @@ use super::runtime::{InstanceRuntime, Runtimes};
 use super::secrets::SecretIndex;
 use super::triggers::Triggers;
 use crate::approval::Waiting;
+use jiff::SignedDuration;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::HashMap;
@@ -31,6 +32,8 @@ pub(super) struct Context {
     pub(super) triggers: Triggers,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
+    /// How long mounted files are given to follow.
+    pub(super) trust_settle: SignedDuration,
     /// Bounds the certificates that are being written at once.
     pub(super) writes: Semaphore,
     attempts: Mutex<HashMap<String, u32>>,
@@ -57,6 +60,7 @@ impl Context {
             triggers,
             events,
             metrics: Metrics::default(),
+            trust_settle: SignedDuration::from_secs(settings.trust_settle.into()),
             writes: Semaphore::new(settings.concurrency.into()),
             attempts: Mutex::default(),
         }

@@ -48,6 +48,14 @@ pub struct Settings {
     #[arg(long, env = "VOLTTRON_CONCURRENCY", default_value_t = 64,
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
+    /// How many seconds mounted files are given to follow before a new CA signs, and before an old
+    /// one is not trusted any more. A kubelet takes about a minute.
+    #[arg(
+        long = "trust-settle-seconds",
+        env = "VOLTTRON_TRUST_SETTLE",
+        default_value_t = 120
+    )]
+    pub trust_settle: u32,
 }
 
 /// How many requests are worked on at once. Most of them wait for the broker, which takes many users

@@ -7,6 +7,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use volttron_crds::{CertificateSpec, VolttronInstance};
 
+/// The certificate authorities of an instance: one, and another one while it is being replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Authorities {
+    /// The one that signs. Its bundle holds the roots of all.
+    pub(super) signing: Arc<Authority>,
+    /// One that is trusted and does not sign yet.
+    pub(super) next: Option<Arc<Authority>>,
+    /// One that is trusted and does not sign any more.
+    pub(super) previous: Option<Arc<Authority>>,
+}
+
+impl Authorities {
+    /// The certificates to trust (PEM).
+    pub(super) fn bundle(&self) -> &str {
+        self.signing.bundle()
+    }
+}
+
 /// An instance as its requests see it.
 #[derive(Clone, Debug)]
 pub(super) struct InstanceRuntime {
@@ -14,8 +32,10 @@ pub(super) struct InstanceRuntime {
     pub(super) profile: RequestProfile,
     /// What is signed.
     pub(super) certificates: CertificateSpec,
-    /// The authority, or why there is none.
+    /// The authority that signs, with the whole trust bundle; or why nothing is signed.
     pub(super) authority: Result<Arc<Authority>, String>,
+    /// All authorities that are trusted; they are there also while nothing may be signed.
+    pub(super) authorities: Option<Authorities>,
     /// The broker's users.
     pub(super) users: Option<UserKeeperHandle>,
     /// Why the broker cannot take users at the moment.
@@ -25,14 +45,14 @@ pub(super) struct InstanceRuntime {
 impl InstanceRuntime {
     /// Whether requests that waited can go on, or have to look again.
     pub(super) fn differs_from(&self, other: &Self) -> bool {
-        let sha256 = |runtime: &Self| {
-            runtime
-                .authority
-                .as_ref()
-                .map(|a| a.sha256().to_owned())
-                .ok()
-        };
-        sha256(self) != sha256(other)
+        fn signs(runtime: &InstanceRuntime) -> Option<&str> {
+            Some(runtime.authority.as_ref().ok()?.sha256())
+        }
+        fn bundle(runtime: &InstanceRuntime) -> Option<&str> {
+            Some(runtime.authorities.as_ref()?.bundle())
+        }
+        signs(self) != signs(other)
+            || bundle(self) != bundle(other)
             || self.broker_fault != other.broker_fault
             || self.certificates != other.certificates
     }

@@ -2,7 +2,10 @@
 
 mod authority;
 mod broker;
+mod generations;
 mod objects;
+mod rotate;
+mod rotation;
 mod status;
 
 pub(super) use broker::Connections;
@@ -20,6 +23,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use rotate::Rotation;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +86,8 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
         Err(invalid) => {
             let fault = Fault::new("InvalidInstanceName", invalid.to_string());
             let observed = status::Observed {
-                authority: Err(&fault),
+                authorities: &authority::Found::nothing(fault.clone()),
+                rotation: &Rotation::Resting(None),
                 broker_fault: Some(&fault),
             };
             write_status(instance, context, observed, now).await?;
@@ -91,10 +96,10 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     };
     claim(instance, context).await?;
 
-    let authority = authority::ensure(instance, &instance_name, context, now).await?;
-    let broker = match &authority {
-        Ok(authority) => broker::ensure(instance, authority, context, now).await?,
-        Err(_) => broker::Broker {
+    let found = authority::ensure(instance, &instance_name, context, now).await?;
+    let broker = match found.authorities() {
+        Some(authorities) => broker::ensure(instance, &authorities.signing, context, now).await?,
+        None => broker::Broker {
             users: context
                 .runtimes
                 .of(&reference)
@@ -107,12 +112,13 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     };
     let runtime = InstanceRuntime {
         profile: RequestProfile {
-            instance: instance_name,
+            instance: instance_name.clone(),
             min_rsa_bits: instance.spec.certificates.min_rsa_bits,
             reserved_names: vec![MANAGEMENT_USER.to_owned()],
         },
         certificates: instance.spec.certificates.clone(),
-        authority: authority.clone().map_err(|fault| fault.message),
+        authority: found.signing(),
+        authorities: found.authorities().cloned(),
         users: broker.users,
         broker_fault: broker
             .state
@@ -126,19 +132,29 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     measure(
         instance,
         context,
-        authority.as_ref().ok().map(|a| a.not_after()),
+        found.authorities().map(|it| it.signing.not_after()),
         broker.state.is_ok(),
     );
+    let rotation = match &found.held {
+        Some(held) => rotate::advance(instance, &instance_name, held, context, now).await?,
+        None => Rotation::Resting(None),
+    };
     let observed = status::Observed {
-        authority: authority.as_ref().map(AsRef::as_ref),
+        authorities: &found,
+        rotation: &rotation,
         broker_fault: broker.state.as_ref().err(),
     };
     write_status(instance, context, observed, now).await?;
-    if authority.is_ok() && broker.state.is_ok() {
+    if matches!(rotation, Rotation::Stepped) {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    if found.fault.is_none() && broker.state.is_ok() {
         context.succeeded(&backoff_key(instance));
-        return Ok(Action::requeue(
-            INTERVAL.mul_f64(rand::random_range(0.9..1.1)),
-        ));
+        let interval = INTERVAL.mul_f64(rand::random_range(0.9..1.1));
+        return Ok(Action::requeue(match &rotation {
+            Rotation::Under(progress) => interval.min(progress.again),
+            Rotation::Resting(_) | Rotation::Stepped => interval,
+        }));
     }
     Ok(Action::requeue(context.backoff(&backoff_key(instance))))
 }
@@ -233,7 +249,8 @@ fn tell(instance: &VolttronInstance, context: &Context, next: &VolttronInstanceS
         }
         let (reason, note) = (condition.reason.as_str(), condition.message.clone());
         let name = full_name(instance);
-        if condition.status == "True" {
+        let ended = condition.type_ == status::ROTATING && reason == status::COMPLETED;
+        if condition.status == "True" || ended {
             info!(instance = %name, condition = %condition.type_, %reason, message = %note);
             context
                 .events

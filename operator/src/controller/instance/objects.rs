@@ -46,6 +46,12 @@ pub(super) fn amqp_address(instance: &VolttronInstance) -> String {
     )
 }
 
+/// Host and port where agents connect, and the name that the broker's certificate has to carry.
+pub(super) fn amqp_endpoint(instance: &VolttronInstance) -> (String, String) {
+    let host = service_host(instance);
+    (format!("{host}:{AMQPS}"), host)
+}
+
 /// Where the operator manages the broker.
 pub(super) fn management_address(instance: &VolttronInstance) -> String {
     format!("https://{}:{MANAGEMENT}", service_host(instance))

@@ -20,6 +20,7 @@ use apply::Patches;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
+pub(super) use secret::is_published;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
