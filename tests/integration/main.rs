@@ -12,6 +12,8 @@ mod lifecycle;
 mod manifests;
 mod observed;
 mod outages;
+mod own_ca;
 mod ownership;
+mod rotation;
 mod shared;
 mod users;

@@ -11,7 +11,7 @@ use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error, chain};
 use crate::controller::events::full_name;
 use crate::controller::request::gives_access;
-use crate::pki::{self, Authority, ServerPair};
+use crate::pki::{self, Authority, ServerPair, ServerPairState};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -285,13 +285,21 @@ async fn server_pair(
         let ByteString(value) = existing.as_ref()?.data.as_ref()?.get(key)?;
         String::from_utf8(value.clone()).ok()
     };
-    if let (Some(chain), Some(key)) = (text("tls.crt"), text("tls.key"))
-        && pki::server_pair_is_current(authority, &chain, &key, &names, now)
-    {
-        return Ok(ServerPair { chain, key });
-    }
+    let key = match (text("tls.crt"), text("tls.key")) {
+        (Some(chain), Some(key)) => {
+            match pki::server_pair_state(authority, &chain, &key, &names, now) {
+                ServerPairState::Current => return Ok(ServerPair { chain, key }),
+                ServerPairState::OtherChain => Some(key),
+                ServerPairState::Due => None,
+            }
+        }
+        _ => None,
+    };
     info!(instance = %full_name(instance), "broker certificate issued");
-    Ok(pki::issue_server_pair(authority, &names, now)?)
+    Ok(match key {
+        Some(key) => pki::reissue_server_pair(authority, &names, &key, now)?,
+        None => pki::issue_server_pair(authority, &names, now)?,
+    })
 }
 
 async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
