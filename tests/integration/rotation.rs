@@ -466,11 +466,15 @@ async fn annotate(instance: &Instance<'_>, key: &str, value: &str) {
 }
 
 async fn merge(instance: &Instance<'_>, patch: &Value) {
-    let parameters = PatchParams::default();
-    let patched = instance
+    instance
         .api()
-        .patch(&instance.name, &parameters, &Patch::Merge(patch));
-    patched.await.unwrap();
+        .patch(
+            &instance.name,
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await
+        .unwrap();
 }
 
 async fn assert_refused(playground: &Playground, broker: &Broker<'_>, login: &Login) {
