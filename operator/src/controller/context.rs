@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::events::Events;
+use super::filled::Filled;
 use super::gate::GateState;
 use super::identities::{Identities, Name};
 use super::instance::Connections;
@@ -32,7 +33,9 @@ pub(super) struct Context {
     /// The controller's own namespace.
     pub(super) namespace: String,
     pub(super) instances: Store<VolttronInstance>,
+    pub(super) instances_filled: Filled,
     pub(super) requests: Store<VolttronCertRequest>,
+    pub(super) requests_filled: Filled,
     pub(super) runtimes: Runtimes,
     /// Which requests are for the same name.
     pub(super) identities: Identities,
@@ -62,8 +65,8 @@ impl Context {
         client: Client,
         leadership: Leadership,
         settings: &Settings,
-        instances: Store<VolttronInstance>,
-        requests: Store<VolttronCertRequest>,
+        (instances, instances_filled): (Store<VolttronInstance>, Filled),
+        (requests, requests_filled): (Store<VolttronCertRequest>, Filled),
         identities: Identities,
         room: Room,
         triggers: Triggers,
@@ -74,7 +77,9 @@ impl Context {
             leadership,
             namespace: settings.namespace.clone(),
             instances,
+            instances_filled,
             requests,
+            requests_filled,
             runtimes: Runtimes::default(),
             identities,
             room,

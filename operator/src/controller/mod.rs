@@ -3,6 +3,7 @@
 mod context;
 mod error;
 mod events;
+mod filled;
 mod gate;
 mod health;
 mod identities;
@@ -18,6 +19,7 @@ mod triggers;
 
 use crate::leadership::{self, Election, Leadership};
 use context::Context;
+use filled::Filled;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -128,21 +130,23 @@ async fn lead(
     let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
     let (identities, room) = (identities::Identities::default(), room::Room::default());
-    let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
-    let (requests, request_stream) = cached(Api::<VolttronCertRequest>::all(client.clone()), {
-        let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
-        move |event| {
-            for gone in identities.observe(event, &triggers) {
-                room.leave(&gone, &triggers);
+    let (instances, instance_stream, instances_filled) =
+        cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
+    let (requests, request_stream, requests_filled) =
+        cached(Api::<VolttronCertRequest>::all(client.clone()), {
+            let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
+            move |event| {
+                for gone in identities.observe(event, &triggers) {
+                    room.leave(&gone, &triggers);
+                }
             }
-        }
-    });
+        });
     let context = Arc::new(Context::new(
         client.clone(),
         leadership,
         settings,
-        instances.clone(),
-        requests.clone(),
+        (instances.clone(), instances_filled),
+        (requests.clone(), requests_filled),
         identities,
         room,
         triggers,
@@ -178,19 +182,23 @@ async fn lead(
 }
 
 /// A cache of all `K`, and the stream of those that a user changed. Status written by this
-/// controller is cached and triggers nothing. `observe` sees each event once it is cached.
+/// controller is cached and triggers nothing. `observe` sees each event once it is cached. The
+/// cache says when it has been filled.
 fn cached<K>(
     api: Api<K>,
     observe: impl Fn(&watcher::Event<K>) + Send + Sync + 'static,
 ) -> (
     Store<K>,
     impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
+    Filled,
 )
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Hash + Eq,
 {
     let (store, writer) = reflector::store();
+    let filled = Filled::default();
+    let filling = filled.clone();
     let changed_by_user = predicates::generation
         .combine(predicates::annotations)
         .combine(predicates::finalizers);
@@ -201,12 +209,17 @@ where
             .modify(|object| object.managed_fields_mut().clear()),
     )
     .inspect(move |event| match event {
-        Ok(event) => observe(event),
+        Ok(event) => {
+            observe(event);
+            if matches!(event, watcher::Event::InitDone) {
+                filling.set();
+            }
+        }
         Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted; it is resumed"),
     })
     .applied_objects()
     .predicate_filter(changed_by_user, PredicateConfig::default());
-    (store, stream)
+    (store, stream, filled)
 }
 
 fn stop_on_signal() -> anyhow::Result<CancellationToken> {
