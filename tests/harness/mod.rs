@@ -40,6 +40,7 @@ mod people;
 mod playground;
 mod proxy;
 mod request;
+mod volumes;
 mod wait;
 
 pub use agent::{Agent, Login, encode};
@@ -48,7 +49,7 @@ pub use instance::Instance;
 pub use management::ManagementProxy;
 pub use openssl::{openssl, openssl_fails, openssl_with};
 pub use operator::{Answer, Operator, sidecar_program};
-pub use playground::{Playground, SYSTEM, Setup};
+pub use playground::{Playground, Replica, SYSTEM, Setup};
 pub use proxy::{FaultProxy, Moment};
 pub use request::{Issued, Space};
 pub use wait::{SOON, eventually};

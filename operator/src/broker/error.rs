@@ -47,6 +47,9 @@ pub enum ManagementError {
     /// The broker is busy or hangs. What was asked goes on, and asking again joins it.
     #[error("{0} is slow: no answer yet; it is asked again")]
     Slow(String),
+    /// Another replica leads by now.
+    #[error("{0} was not called: this replica no longer leads")]
+    NotLeading(String),
     /// The broker refused the call.
     #[error("{method} {address} was refused with {status}: {body}")]
     Refused {
@@ -90,6 +93,7 @@ impl ManagementError {
             Self::ClaimedByAnother { .. } => "BrokerUserClaimed",
             Self::UnusableName { .. } => "UnusableName",
             Self::Slow(_) => "Slow",
+            Self::NotLeading(_) => "NotLeading",
             Self::Refused { .. } => "Refused",
             Self::Unreadable { .. } => "UnreadableAnswer",
         }

@@ -3,6 +3,7 @@
 
 use super::account::{self, ListedUser, Users};
 use super::{ManagementError, Topology};
+use crate::leadership::Leadership;
 use reqwest::{Method, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -30,6 +31,7 @@ pub struct ManagementClient {
     http: reqwest::Client,
     base: Url,
     password: String,
+    leadership: Leadership,
 }
 
 /// The Debug of a client never shows its password.
@@ -42,12 +44,18 @@ impl fmt::Debug for ManagementClient {
 }
 
 impl ManagementClient {
-    /// A client of the API at `base` (`https://host:port`) that trusts `bundle` (PEM).
+    /// A client of the API at `base` (`https://host:port`) that trusts `bundle` (PEM), and is of
+    /// use in one term.
     ///
     /// # Errors
     /// [`ManagementError::Trust`] where the bundle holds no usable certificate,
     /// [`ManagementError::Unreachable`] where `base` is no address.
-    pub fn new(base: &str, password: &str, bundle: &str) -> Result<Self, ManagementError> {
+    pub fn new(
+        base: &str,
+        password: &str,
+        bundle: &str,
+        leadership: Leadership,
+    ) -> Result<Self, ManagementError> {
         let trust = |error: Box<dyn std::error::Error + Send + Sync>| {
             ManagementError::Trust(base.to_owned(), error)
         };
@@ -75,6 +83,7 @@ impl ManagementClient {
             http,
             base,
             password: password.to_owned(),
+            leadership,
         })
     }
 
@@ -234,6 +243,9 @@ impl ManagementClient {
         limit: Duration,
     ) -> Result<reqwest::Response, ManagementError> {
         let url = url(&self.base, path);
+        if !self.leadership.leads() {
+            return Err(ManagementError::NotLeading(url.to_string()));
+        }
         let mut request = self
             .http
             .request(method.clone(), url.clone())

@@ -7,6 +7,10 @@ mod error;
 mod keeper;
 mod management;
 mod permissions;
+mod probe;
+// Not inside, since the integration tests take the probe by itself to real brokers.
+#[cfg(test)]
+mod probe_tests;
 mod pulse;
 mod removals;
 mod users;
@@ -15,6 +19,7 @@ pub use definitions::{EXCHANGE, Topology, boot_definitions, exchange_faults, pas
 pub use error::ManagementError;
 pub use management::ManagementClient;
 pub use permissions::{Permissions, TopicPermissions};
+pub use probe::{ClientPair, Probe, RefusedBy, probe};
 pub use pulse::watch_pulse;
 pub use users::{Repaired, UserKeeper, UserKeeperHandle};
 
