@@ -13,6 +13,9 @@ use volttron_tests::{Agent, Broker, Issued, Login, SOON, SYSTEM, Space, run};
 /// The operator looks at a broker that is fine every half minute.
 const NOTICED: Duration = Duration::from_secs(75);
 
+/// A broker that dies is noticed within seconds.
+const FELT: Duration = Duration::from_secs(20);
+
 /// What is done to the users of the operator, by `rabbitmqctl`.
 const CHANGES: [&str; 11] = [
     "delete_user drift.a.lost",
@@ -50,10 +53,23 @@ fn a_broker_that_is_away_or_has_lost_its_disk_gets_everything_back() {
         let broker = instance.start_broker(Base::Machine).await;
         let agent = Agent::new("away.a.forwarder");
         let issued = issue(&space, &broker, "forwarder", &agent).await;
+        // So many that they come back by an import.
+        for number in 0..10 {
+            let name = format!("other{number}");
+            space
+                .file(&name, &instance, &Agent::new(&format!("away.a.{name}")).csr)
+                .await;
+            space.approve(&name).await;
+        }
+        for number in 0..10 {
+            space.issued(&format!("other{number}")).await;
+        }
+        let before = users(&broker).await;
+        assert_eq!(before.matches("__pubsub__").count(), 3 * 11, "{before}");
 
         broker.kill().await;
         let fault = instance
-            .condition("BrokerReady", "False", Some("Unreachable"), NOTICED)
+            .condition("BrokerReady", "False", Some("Unreachable"), FELT)
             .await;
         let hint = format!(
             "kubectl describe pod -n {} away-rabbitmq-0",
@@ -78,6 +94,9 @@ fn a_broker_that_is_away_or_has_lost_its_disk_gets_everything_back() {
         broker.start_again().await;
         instance.condition("Ready", "True", None, NOTICED).await;
         let late_issued = space.issued("late").await;
+        let now = users(&broker).await;
+        let now: Vec<_> = now.lines().filter(|line| !line.contains("late")).collect();
+        assert_eq!(now.join("\n"), before);
         for (agent, issued) in [(&agent, &issued), (&late, &late_issued)] {
             broker.user(&agent.common_name, true, NOTICED).await;
             broker
@@ -302,7 +321,8 @@ async fn users(broker: &Broker<'_>) -> String {
     ] {
         let arguments = [arguments, &["--quiet", "--no-table-headers"]].concat();
         let listed = broker.try_ctl(&arguments).await.unwrap_or_default();
-        let agents = listed.lines().filter(|line| line.starts_with("drift.a."));
+        let prefix = format!("{}.a.", broker.instance.name);
+        let agents = listed.lines().filter(|line| line.starts_with(&prefix));
         lines.extend(agents.map(str::to_owned));
     }
     lines.sort_unstable();

@@ -84,8 +84,8 @@ pub(super) struct ListedUser {
 }
 
 impl ListedUser {
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn into_name(self) -> String {
+        self.name
     }
 
     /// The agent this user was made for; `None` where somebody else made it. The tag alone does not

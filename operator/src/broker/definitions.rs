@@ -44,7 +44,7 @@ impl Topology {
         &self,
         agents: impl Iterator<Item = &'a CommonName> + Clone,
     ) -> [Value; 2] {
-        let users: Vec<_> = agents.clone().map(agent_user).collect();
+        let users: Vec<_> = agents.clone().map(Self::agent_user).collect();
         let topics: Vec<_> = agents.clone().map(|name| self.agent_topics(name)).collect();
         let permissions: Vec<_> = agents.map(|name| self.agent_permissions(name)).collect();
         [
@@ -60,7 +60,18 @@ impl Topology {
         exchange
     }
 
-    fn agent_permissions(&self, name: &CommonName) -> Value {
+    /// A user that can log in with a certificate only: an empty hash matches no password.
+    pub(super) fn agent_user(name: &CommonName) -> Value {
+        json!({
+            "name": name.to_string(),
+            "password_hash": "",
+            "hashing_algorithm": "rabbit_password_hashing_sha256",
+            "tags": [AGENT_TAG],
+        })
+    }
+
+    /// What an agent may do on the virtual host.
+    pub(super) fn agent_permissions(&self, name: &CommonName) -> Value {
         let Permissions {
             configure,
             write,
@@ -72,7 +83,8 @@ impl Topology {
         })
     }
 
-    fn agent_topics(&self, name: &CommonName) -> Value {
+    /// Which keys an agent may use on the exchange [`EXCHANGE`].
+    pub(super) fn agent_topics(&self, name: &CommonName) -> Value {
         let TopicPermissions {
             exchange,
             write,
@@ -143,16 +155,6 @@ pub fn password_hash(password: &str, salt: [u8; 4]) -> String {
 
 fn expected_exchange(kind: &str, arguments: &Value) -> Value {
     json!({"type": kind, "durable": true, "auto_delete": false, "internal": false, "arguments": arguments})
-}
-
-/// A user that can log in with a certificate only: an empty hash matches no password.
-fn agent_user(name: &CommonName) -> Value {
-    json!({
-        "name": name.to_string(),
-        "password_hash": "",
-        "hashing_algorithm": "rabbit_password_hashing_sha256",
-        "tags": [AGENT_TAG],
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Removals wait for neither.
 
 use super::account::{Account, Drift, Users};
+use super::admission::admit;
 use super::permissions::clash;
 use super::removals::Removals;
 use super::users::{Answer, Order, Repaired, SharedError};
@@ -187,7 +188,7 @@ impl Keeper {
         let names = self.importing.keys().cloned().collect();
         let (client, topology) = (self.client.clone(), self.topology.clone());
         self.work.push(Box::pin(async move {
-            let result = import(&client, &topology, names).await;
+            let result = admit(&client, &topology, names).await;
             Outcome::Imported(result.map_err(Arc::new))
         }));
     }
@@ -397,22 +398,6 @@ impl Keeper {
             let _ = done.send(all(restoring, removing).await.map(|()| repaired));
         });
     }
-}
-
-/// Lets `names` in, but for those that are users which others made: they are returned.
-async fn import(
-    client: &ManagementClient,
-    topology: &Topology,
-    mut names: Vec<CommonName>,
-) -> Result<HashSet<CommonName>, ManagementError> {
-    let foreign = client.foreign(&names, topology).await?;
-    names.retain(|name| !foreign.contains(name));
-    if !names.is_empty() {
-        for definitions in topology.agent_definitions(names.iter()) {
-            client.import(&definitions).await?;
-        }
-    }
-    Ok(foreign)
 }
 
 /// Waits for all repairs. One that was given up meanwhile, because its user was released, is done.

@@ -4,7 +4,6 @@
 use super::account::{self, ListedUser, Users};
 use super::{ManagementError, Topology};
 use crate::leadership::Leadership;
-use futures::future::try_join_all;
 use reqwest::{Method, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -15,7 +14,6 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
-use volttron_crds::CommonName;
 
 /// A broker that does not answer within this is taken for unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,8 +23,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const IMPORT_TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest a sign of life may take.
 const PULSE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Looking up more users than this one by one takes longer than listing all of them.
-const LOOKUPS: usize = 16;
 
 /// Talks to the management API of one broker, as [`super::MANAGEMENT_USER`], trusting the
 /// instance's CA alone.
@@ -125,33 +121,40 @@ impl ManagementClient {
         Ok(account::users(listed, permissions, topics, topology))
     }
 
-    /// Those of `names` that are users which others made.
+    /// The names of the users that others made.
     ///
     /// # Errors
     /// [`ManagementError`]
-    pub async fn foreign(
+    pub async fn others(&self, topology: &Topology) -> Result<HashSet<String>, ManagementError> {
+        let users: Vec<ListedUser> = self.get(&["users"]).await?;
+        Ok(users
+            .into_iter()
+            .filter(|user| user.agent(topology).is_none())
+            .map(ListedUser::into_name)
+            .collect())
+    }
+
+    /// Whether there is a user of this name that somebody else made.
+    ///
+    /// # Errors
+    /// [`ManagementError`]
+    pub async fn is_others(
         &self,
-        names: &[CommonName],
+        name: &str,
         topology: &Topology,
-    ) -> Result<HashSet<CommonName>, ManagementError> {
-        if names.len() > LOOKUPS {
-            let users: Vec<ListedUser> = self.get(&["users"]).await?;
-            let others: HashSet<&str> = users
-                .iter()
-                .filter(|user| user.agent(topology).is_none())
-                .map(ListedUser::name)
-                .collect();
-            let foreign = |name: &&CommonName| others.contains(name.to_string().as_str());
-            return Ok(names.iter().filter(foreign).cloned().collect());
-        }
-        let look = async |name: &CommonName| -> Result<_, ManagementError> {
-            let user: Option<ListedUser> = found(self.get(&["users", &name.to_string()]).await)?;
-            Ok(user
-                .filter(|user| user.agent(topology).is_none())
-                .map(|_| name.clone()))
-        };
-        let looked = try_join_all(names.iter().map(look)).await?;
-        Ok(looked.into_iter().flatten().collect())
+    ) -> Result<bool, ManagementError> {
+        let user: Option<ListedUser> = found(self.get(&["users", name]).await)?;
+        Ok(user.is_some_and(|user| user.agent(topology).is_none()))
+    }
+
+    /// Creates or replaces what is at `path` under `/api/`.
+    ///
+    /// # Errors
+    /// [`ManagementError`]
+    pub async fn put(&self, path: &[&str], body: &Value) -> Result<(), ManagementError> {
+        self.call(Method::PUT, path, Some(body), CALL_TIMEOUT)
+            .await
+            .map(drop)
     }
 
     /// Creates or updates everything in `definitions`; nothing else is changed.

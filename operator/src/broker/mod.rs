@@ -1,6 +1,7 @@
 //! What the broker of an instance should be, and the management client that makes it so.
 
 mod account;
+mod admission;
 mod definitions;
 mod error;
 mod keeper;
