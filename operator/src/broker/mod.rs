@@ -16,12 +16,9 @@ mod users;
 pub use definitions::{Topology, boot_definitions, exchange_faults, password_hash};
 pub use management::{ManagementClient, ManagementError};
 pub use permissions::Permissions;
-#[cfg_attr(
-    not(test),
-    expect(
-        unused_imports,
-        reason = "for the revocation keeper and for CA rotation"
-    )
+#[expect(
+    unused_imports,
+    reason = "for the revocation keeper and for CA rotation"
 )]
 pub use probe::{ClientPair, Probe, RefusedBy, probe};
 pub use users::{Repaired, UserKeeper, UserKeeperHandle};
