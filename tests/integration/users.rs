@@ -18,6 +18,18 @@ fn only_an_approver_approves() {
         let summary = summary.unwrap_or_else(|wrong| panic!("{wrong}"));
         assert_eq!(summary.stamping, Stamping::On, "this API server stamps");
         println!("{} rows", summary.rows);
+
+        // As where the API server does not stamp: the gate stands alone.
+        let kinds = "mutatingadmissionpolicy,mutatingadmissionpolicybinding";
+        let (gone, said) = playground
+            .kubectl(&["delete", kinds, "volttron-stamping"], "")
+            .await;
+        assert!(gone, "{said}");
+        let checked = check(&playground.admin(), &everyone, &Installation::default()).await;
+        playground.upgrade_chart().await;
+        let summary = checked.unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(summary.stamping, Stamping::Off);
+        println!("{} rows without stamping", summary.rows);
     });
 }
 

@@ -31,3 +31,9 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "volttron.name" . }}
 true
 {{- end -}}
 {{- end }}
+
+{{/* The spec of a policy, which the controller knows by heart: (list . "approval-gate"). */}}
+{{- define "volttron.policy" -}}
+{{- $root := index . 0 -}}
+{{- $root.Files.Get (printf "files/policies/%s.yaml" (index . 1)) | replace "CONTROLLER_USER" (include "volttron.controllerUser" $root) | trim }}
+{{- end }}

@@ -1,26 +1,25 @@
 //! What the broker of an instance should be, and the management client that makes it so.
 
+mod account;
 mod definitions;
+mod error;
+mod keeper;
 mod management;
 mod permissions;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for the revocation keeper and for CA rotation")
-)]
 mod probe;
 // Not inside, since the integration tests take the probe by itself to real brokers.
 #[cfg(test)]
 mod probe_tests;
+mod pulse;
+mod removals;
 mod users;
 
-pub use definitions::{Topology, boot_definitions, exchange_faults, password_hash};
-pub use management::{ManagementClient, ManagementError};
-pub use permissions::Permissions;
-#[expect(
-    unused_imports,
-    reason = "for the revocation keeper and for CA rotation"
-)]
+pub use definitions::{EXCHANGE, Topology, boot_definitions, exchange_faults, password_hash};
+pub use error::ManagementError;
+pub use management::ManagementClient;
+pub use permissions::{Permissions, TopicPermissions};
 pub use probe::{ClientPair, Probe, RefusedBy, probe};
+pub use pulse::watch_pulse;
 pub use users::{Repaired, UserKeeper, UserKeeperHandle};
 
 /// The operator's own RabbitMQ user. No certificate is ever signed for this name.

@@ -1,6 +1,6 @@
 //! What the tests of this module build on.
 
-use super::csr::{CheckedRequest, RequestProfile, validate};
+use super::csr::{CheckedRequest, Origin, RequestProfile, validate};
 use super::{Authority, GeneratedPair, LeafProfile, generate};
 use base64::Engine;
 use jiff::Timestamp;
@@ -52,7 +52,7 @@ pub(super) fn checked(name: &str, key: &KeyPair) -> CheckedRequest {
         min_rsa_bits: 2048,
         reserved_names: Vec::new(),
     };
-    validate(&encoded, &profile).unwrap()
+    validate(&encoded, &profile, Origin::OtherNamespace).unwrap()
 }
 
 /// The first block of a chain (DER).

@@ -40,6 +40,8 @@ pub enum Change {
     Annotations(Annotations),
     /// One field of the spec.
     Spec(&'static str, &'static str),
+    /// The controller's finalizer is set.
+    Finalizer,
     /// The controller's finalizer is removed.
     NoFinalizer,
     /// Status, through its subresource, in the same body as an approval.
@@ -293,6 +295,7 @@ fn merged(change: Change) -> Value {
             json!({"metadata": {"annotations": annotations}})
         }
         Change::Spec(field, value) => json!({"spec": {field: value}}),
+        Change::Finalizer => json!({"metadata": {"finalizers": [FINALIZER]}}),
         Change::NoFinalizer => json!({"metadata": {"finalizers": null}}),
         Change::Status => status_and_approval(),
     }
@@ -308,7 +311,7 @@ fn configuration(name: &str, namespace: &str, change: Change) -> Value {
             json!({"metadata": {"annotations": set.collect::<Map<String, Value>>()}})
         }
         Change::NoFinalizer => json!({"metadata": {}}),
-        Change::Spec(..) | Change::Status => merged(change),
+        Change::Finalizer | Change::Spec(..) | Change::Status => merged(change),
     };
     body["apiVersion"] = json!("volttron.org/v1alpha1");
     body["kind"] = json!("VolttronCertRequest");
@@ -336,6 +339,9 @@ fn operations(before: &DynamicObject, change: Change) -> Value {
         Change::Spec(field, value) => {
             json!([{"op": "add", "path": format!("/spec/{field}"), "value": value}])
         }
+        Change::Finalizer => {
+            json!([{"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}])
+        }
         Change::NoFinalizer => json!([{"op": "remove", "path": "/metadata/finalizers"}]),
         Change::Status => json!([
             {"op": "add", "path": "/status", "value": {"phase": "Issued"}},
@@ -358,6 +364,7 @@ fn edited(before: &DynamicObject, change: Change) -> DynamicObject {
             }
         }
         Change::Spec(field, value) => object.data["spec"][field] = json!(value),
+        Change::Finalizer => object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]),
         Change::NoFinalizer => object.metadata.finalizers = None,
         Change::Status => {
             object.data["status"] = json!({"phase": "Issued"});

@@ -3,6 +3,7 @@
 use kube::api::DynamicObject;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use volttron_crds::well_known::FINALIZER;
 
 use super::api::{Annotations, Change, Requests, Write, body, text, write_instance_status};
 use super::people::{Cast, Person};
@@ -47,6 +48,8 @@ pub struct New {
     pub generate_name: bool,
     /// It comes with a status.
     pub status: bool,
+    /// It comes with the controller's finalizer.
+    pub held: bool,
 }
 
 /// What `spec.requester` of a new request says.
@@ -268,6 +271,9 @@ fn filed(new: &New, who: Person, cast: &Cast) -> Value {
         filed["metadata"]["generateName"] = json!("gate-new-");
         filed["metadata"]["labels"] = json!({"app.kubernetes.io/name": "forwarder"});
     }
+    if new.held {
+        filed["metadata"]["finalizers"] = json!([FINALIZER]);
+    }
     if new.status {
         filed["status"] = json!({"phase": "Issued"});
     }
@@ -297,8 +303,12 @@ async fn stand(admin: &Client, cast: &Cast, given: &Given) -> Result<DynamicObje
             .map_err(said("decide"))?;
     }
     if given.held {
+        let controller = as_person(Person::Controller);
+        controller
+            .hold(&object.name_any())
+            .await
+            .map_err(said("hold"))?;
         let all = Requests::new(admin.clone(), AGENTS);
-        all.hold(&object.name_any()).await.map_err(said("hold"))?;
         object = all.get(&object.name_any()).await.map_err(said("read"))?;
     }
     Ok(object)

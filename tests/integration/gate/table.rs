@@ -3,7 +3,7 @@
 use volttron_crds::well_known::{DECIDED_BY, DECISION, POD_NAME, REASON};
 
 use super::{Stamping, api};
-use super::api::Change::{Annotations, NoFinalizer, Spec, Status};
+use super::api::Change::{Annotations, Finalizer, NoFinalizer, Spec, Status};
 use super::people::Person::{Agent, Alice, Anna, Ben, Controller, Olga, Rita, Root, Will};
 use super::rows::Expected::{Absent, Is, Stamped};
 use super::rows::Then::{Accepted, Refused};
@@ -27,12 +27,12 @@ const OWN_REQUEST: &str = "filed this request and may not decide on it: another 
 const UNDECIDED_AT_FIRST: &str = "a request is created undecided: leave out the annotations volttron.org/decision";
 const RECORD: &str = "volttron.org/decided-by is the record of who decided and changes only together with volttron.org/decision";
 const IMMUTABLE: &str = "a request cannot be changed: delete it and file a new one";
-const CLEANUP: &str = "the finalizer volttron.org/cleanup is removed by the operator";
+const CLEANUP: &str = "the finalizer volttron.org/cleanup is set by the operator alone, and removed by it";
 const STATUS: &str = "status is written by the operator (system:serviceaccount:";
 
 /// All rows.
 pub fn rows() -> Vec<Row> {
-    [filing(), deciding(), taking_back(), signing(), leaving_alone(), guarding()].into_iter().flatten().collect()
+    [filing(), deciding(), taking_back(), signing(), signing_alone(), leaving_alone(), guarding()].into_iter().flatten().collect()
 }
 
 fn row(name: &'static str, who: Person, what: What, then: Then) -> Row {
@@ -57,6 +57,7 @@ fn filing() -> Vec<Row> {
         row("filed under a generated name", Rita, Create(New { generate_name: true, ..new() }), Accepted(&[])),
         row("filed with a status, which is dropped", Rita, Create(New { status: true, ..new() }), Accepted(&[])),
         row("filed by an administrator in their own name", Root, Create(new()), Accepted(&[])),
+        row("filed with the controller's finalizer, which would hold it for ever", Rita, Create(New { held: true, ..new() }), Refused(CLEANUP)),
         row("created already approved", Rita, with(&[(DECISION, Some("approved"))]), Refused(UNDECIDED_AT_FIRST)),
         row("created already approved by an approver", Alice, with(&[(DECISION, Some("approved"))]), Refused(UNDECIDED_AT_FIRST)),
         row("created already approved by an administrator", Root, with(&[(DECISION, Some("approved"))]), Refused(UNDECIDED_AT_FIRST)),
@@ -99,6 +100,14 @@ fn deciding() -> Vec<Row> {
         row("approved by the controller", Controller, Change(UNDECIDED, approve), Refused(NO_VERB)),
         row("decided with a word of no meaning", Anna, decide(&[(DECISION, Some("yes"))]), Refused(nonsense)),
         row("decided in capitals", Anna, decide(&[(DECISION, Some("Approved"))]), Refused(nonsense)),
+        row("decided in shouting", Anna, decide(&[(DECISION, Some("DENIED"))]), Refused(nonsense)),
+        row("decided with a blank behind", Anna, decide(&[(DECISION, Some("approved "))]), Refused(nonsense)),
+        row("decided with a line before", Anna, decide(&[(DECISION, Some("\napproved"))]), Refused("volttron.org/decision must be approved or denied")),
+        row("decided both ways", Anna, decide(&[(DECISION, Some("approved,denied"))]), Refused(nonsense)),
+        row("decided with blanks", Anna, decide(&[(DECISION, Some("  "))]), Refused(nonsense)),
+        row("a decision changed to one that is none", Ben, Change(APPROVED, Annotations(&[(DECISION, Some("revoked"))])), Refused(nonsense)),
+        row("decided among other annotations", Anna, decide(&[(POD_NAME, Some("forwarder-1")), (DECISION, Some("denied")), (REASON, Some("no"))]), Accepted(&[(DECISION, Is("denied")), (REASON, Is("no")), (POD_NAME, Is("forwarder-1")), (DECIDED_BY, Stamped("gate:anna"))])),
+        row("decided among other annotations, without the verb", Will, decide(&[(POD_NAME, Some("forwarder-1")), (DECISION, Some("approved"))]), Refused(NO_VERB)),
         row("decided with nothing", Anna, decide(&[(DECISION, Some(""))]), Refused(nonsense)),
         row("emptied without the verb", Will, decide(&[(DECISION, Some(""))]), Refused(NO_VERB)),
         row("changed by another approver", Ben, Change(APPROVED, deny), Accepted(&[(DECISION, Is("denied")), (DECIDED_BY, Stamped("gate:ben"))])),
@@ -137,12 +146,6 @@ fn signing() -> Vec<Row> {
     let deny_and_keep = sign(&[(DECISION, Some("denied")), (DECIDED_BY, Some("gate:anna"))]);
     let deny_unsigned = sign(&[(DECISION, Some("denied")), (DECIDED_BY, None)]);
     vec![
-        row("signed without a decision", Anna, Change(UNDECIDED, sign(&[(DECIDED_BY, Some("gate:anna"))])), Refused(RECORD)),
-        row("signed without a decision, by the requester", Rita, Change(UNDECIDED, sign(&[(DECIDED_BY, Some("gate:anna"))])), Refused(RECORD)),
-        row("signature changed by the one who writes it", Will, Change(SIGNED, sign(&[(DECISION, Some("approved")), (DECIDED_BY, Some("gate:will"))])), Refused(RECORD)),
-        row("signature changed by another approver", Ben, Change(SIGNED, by_ben), Refused(RECORD)),
-        row("signature changed by an administrator", Root, Change(SIGNED, by_ben), Refused(RECORD)),
-        row("signature removed", Ben, Change(SIGNED, sign(&[(DECISION, Some("approved")), (DECIDED_BY, None)])), Refused(RECORD)),
         row("decided and signed in one's own name", Ben, Change(UNDECIDED, by_ben), Accepted(&[(DECIDED_BY, Is("gate:ben"))])),
         only(Stamping::On, row("decided in another's name, stamped", Ben, Change(UNDECIDED, for_anna), Accepted(&[(DECIDED_BY, Is("gate:ben"))]))),
         only(Stamping::On, row("changed under another's signature, stamped", Ben, Change(SIGNED, deny_and_keep), Accepted(&[(DECIDED_BY, Is("gate:ben"))]))),
@@ -151,6 +154,30 @@ fn signing() -> Vec<Row> {
         only(Stamping::Off, row("changed under another's signature", Ben, Change(SIGNED, deny_and_keep), Refused("volttron.org/decided-by would name 'gate:anna' for a decision of 'gate:ben'"))),
         only(Stamping::Off, row("changed with the signature removed", Ben, Change(SIGNED, deny_unsigned), Accepted(&[(DECISION, Is("denied")), (DECIDED_BY, Absent)]))),
     ]
+}
+
+/// A signature that changes without a decision is refused, or, where it is stamped, stays what it was.
+fn signing_alone() -> Vec<Row> {
+    let undecided: &[_] = &[(DECISION, Absent), (DECIDED_BY, Absent)];
+    let signed: &[_] = &[(DECISION, Is("approved")), (DECIDED_BY, Is("gate:anna"))];
+    let by = |value| Annotations(value);
+    let ben: api::Annotations = &[(DECISION, Some("approved")), (DECIDED_BY, Some("gate:ben"))];
+    let nobody: api::Annotations = &[(DECISION, Some("approved")), (DECIDED_BY, None)];
+    let anna: api::Annotations = &[(DECIDED_BY, Some("gate:anna"))];
+    let cases = [
+        ("signed without a decision", Anna, UNDECIDED, anna, undecided),
+        ("signed without a decision, by the requester", Rita, UNDECIDED, anna, undecided),
+        ("signature changed by the one who writes it", Will, SIGNED, &[(DECISION, Some("approved")), (DECIDED_BY, Some("gate:will"))], signed),
+        ("signature changed by another approver", Ben, SIGNED, ben, signed),
+        ("signature changed by an administrator", Root, SIGNED, ben, signed),
+        ("signature emptied", Ben, SIGNED, &[(DECISION, Some("approved")), (DECIDED_BY, Some(""))], signed),
+        ("signature removed", Ben, SIGNED, nobody, signed),
+    ];
+    let both = cases.into_iter().flat_map(|(name, who, given, change, stays)| [
+        only(Stamping::Off, row(name, who, Change(given, by(change)), Refused(RECORD))),
+        only(Stamping::On, row(name, who, Change(given, by(change)), Accepted(stays))),
+    ]);
+    both.collect()
 }
 
 fn leaving_alone() -> Vec<Row> {
@@ -171,6 +198,8 @@ fn guarding() -> Vec<Row> {
         row("spec changed by the requester", Rita, Change(UNDECIDED, Spec("duration", "24h")), Refused(IMMUTABLE)),
         row("spec changed by an administrator", Root, Change(APPROVED, Spec("request", "YmFy")), Refused(IMMUTABLE)),
         row("requester changed by an approver", Alice, Change(ALICES, Spec("requester", "gate:rita")), Refused(IMMUTABLE)),
+        row("finalizer set by the requester", Rita, Change(UNDECIDED, Finalizer), Refused(CLEANUP)),
+        row("finalizer set by an administrator", Root, Change(UNDECIDED, Finalizer), Refused(CLEANUP)),
         row("finalizer removed by the requester", Rita, Change(HELD, NoFinalizer), Refused(CLEANUP)),
         row("finalizer removed by an approver", Anna, Change(HELD, NoFinalizer), Refused(CLEANUP)),
         row("finalizer removed by an administrator", Root, Change(HELD, NoFinalizer), Refused(CLEANUP)),

@@ -8,7 +8,8 @@ mod revocation;
 
 pub(super) use configuration::config_map;
 pub(super) use pod::stateful_set;
-pub(in crate::controller) use revocation::{crl_config_map, revocation_lists_name};
+pub(in crate::controller) use revocation::crl_config_map;
+use revocation::revocation_lists_name;
 
 use crate::pki::ServerPair;
 use k8s_openapi::ByteString;
@@ -42,6 +43,12 @@ pub(super) fn amqp_address(instance: &VolttronInstance) -> String {
         "amqps://{host}:{AMQPS}/{}",
         instance.spec.broker.virtual_host
     )
+}
+
+/// Host, port and the name in the certificate of where agents connect.
+pub(super) fn amqp_endpoint(instance: &VolttronInstance) -> (String, String) {
+    let host = service_host(instance);
+    (format!("{host}:{AMQPS}"), host)
 }
 
 /// Where the operator manages the broker.
