@@ -45,7 +45,7 @@ pub(super) fn amqp_address(instance: &VolttronInstance) -> String {
     )
 }
 
-/// Host, port and the name in the certificate of where agents connect.
+/// Host and port where agents connect, and the name that the broker's certificate has to carry.
 pub(super) fn amqp_endpoint(instance: &VolttronInstance) -> (String, String) {
     let host = service_host(instance);
     (format!("{host}:{AMQPS}"), host)
