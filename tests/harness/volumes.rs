@@ -95,20 +95,20 @@ impl Follower {
     pub(crate) fn start(
         client: &Client,
         namespace: &str,
-        volumes: Vec<Mounted>,
+        mounts: Vec<Mounted>,
         rabbit: &Arc<RabbitMq>,
     ) -> Self {
-        let (hold, held) = watch::channel(false);
+        let (hold, receiver) = watch::channel(false);
         let disk = Arc::new(Mutex::new(()));
-        let changes = volumes.iter().enumerate().map(|(index, volume)| {
-            let changes = volume.follow(client.clone(), namespace);
+        let changes = mounts.iter().enumerate().map(|(index, mount)| {
+            let changes = mount.follow(client.clone(), namespace);
             changes.map(move |files| (index, files)).boxed()
         });
         let changes = select_all(changes);
         let task = tokio::spawn(follow(
-            volumes,
+            mounts,
             changes,
-            held,
+            receiver,
             Arc::clone(&disk),
             Arc::downgrade(rabbit),
         ));
@@ -122,31 +122,32 @@ impl Follower {
 }
 
 async fn follow(
-    volumes: Vec<Mounted>,
+    mounts: Vec<Mounted>,
     mut changes: impl futures::Stream<Item = (usize, Files)> + Unpin,
-    mut held: watch::Receiver<bool>,
+    mut hold: watch::Receiver<bool>,
     disk: Arc<Mutex<()>>,
     rabbit: Weak<RabbitMq>,
 ) {
-    let mut due: Vec<Option<Files>> = vec![None; volumes.len()];
+    let mut due: Vec<Option<Files>> = vec![None; mounts.len()];
     loop {
         tokio::select! {
             Some((index, files)) = changes.next() => due[index] = Some(files),
-            changed = held.changed() => if changed.is_err() { return },
+            Ok(()) = hold.changed() => {}
+            else => return,
         }
-        if *held.borrow() {
+        if *hold.borrow() {
             continue;
         }
-        for (volume, files) in volumes.iter().zip(&mut due) {
+        for (mount, files) in mounts.iter().zip(&mut due) {
             let Some(files) = files.take() else { continue };
             let Some(rabbit) = rabbit.upgrade() else {
                 return;
             };
-            let path = volume.path.clone();
+            let path = mount.path.clone();
             let _disk = disk.lock().await;
             let written = blocking(move || rabbit.set_volume(&path, &files)).await;
             if let Err(error) = written {
-                eprintln!("the files in {}: {error}", volume.path);
+                eprintln!("the files in {}: {error}", mount.path);
             }
         }
     }

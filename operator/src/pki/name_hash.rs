@@ -11,16 +11,15 @@ use x509_parser::asn1_rs::{Sequence, SerializeResult, Set, Tag, ToDer, Utf8Strin
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
-/// Attributes that hold a DirectoryString (RFC 5280, appendix A.1), as Erlang knows them: commonName,
-/// surname, localityName, stateOrProvinceName, organizationName, organizationalUnitName, title,
-/// name, givenName, initials, generationQualifier and pseudonym.
+/// Attributes that hold a `DirectoryString` (RFC 5280, appendix A.1), as Erlang knows them: CN, SN, L,
+/// ST, O, OU, title, name, given name, initials, generation qualifier and pseudonym.
 const DIRECTORY_STRINGS: [&str; 12] = [
     "2.5.4.3", "2.5.4.4", "2.5.4.7", "2.5.4.8", "2.5.4.10", "2.5.4.11", "2.5.4.12", "2.5.4.41",
     "2.5.4.42", "2.5.4.43", "2.5.4.44", "2.5.4.65",
 ];
-/// countryName, serialNumber and dnQualifier: PrintableString alone.
+/// C, serial number and DN qualifier: `PrintableString` alone.
 const PRINTABLE_STRINGS: [&str; 3] = ["2.5.4.6", "2.5.4.5", "2.5.4.46"];
-/// emailAddress and domainComponent: IA5String alone.
+/// E-mail address and DC: `IA5String` alone.
 const IA5_STRINGS: [&str; 2] = ["1.2.840.113549.1.9.1", "0.9.2342.19200300.100.1.25"];
 
 /// Why a broker cannot find a revocation list of a CA of this name: it would refuse every
@@ -55,7 +54,7 @@ pub fn list_file_of(authority: &Authority) -> Result<String, NameHashError> {
 
 /// The hash of a distinguished name (DER), as RabbitMQ looks for it.
 ///
-/// Attributes that Erlang does not know, such as streetAddress, count as they are encoded. OpenSSL
+/// Attributes that Erlang does not know, such as a street address, count as they are encoded. OpenSSL
 /// makes another hash of such a name.
 ///
 /// # Errors

@@ -23,29 +23,22 @@ fn the_first_list_is_signed_before_there_is_a_broker_and_made_again_when_it_is_d
             .instance(&space.namespace, "plant", spec)
             .await;
         let lists = lists(&instance).await;
-        let names: Vec<_> = lists.keys().cloned().collect();
-        assert_eq!(names, [ca.list_file()], "one list, by the CA's name");
+        let file = ca.list_file();
+        let list = lists
+            .get(&file)
+            .unwrap_or_else(|| panic!("no {file}: {:?}", lists.keys()));
         let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [("ca.pem", &ca.certificate), ("list.pem", &lists[&names[0]])] {
+        for (name, content) in [("ca.pem", &ca.certificate), ("list.pem", list)] {
             std::fs::write(folder.path().join(name), content).unwrap();
         }
-        let args = [
-            "crl", "-in", "list.pem", "-CAfile", "ca.pem", "-text", "-noout",
-        ];
-        let text = openssl(folder.path(), &args);
-        assert!(
-            text.contains("verify OK") && text.contains("No Revoked Certificates"),
-            "{text}"
-        );
+        let args = ["crl", "-in", "list.pem", "-CAfile", "ca.pem", "-noout"];
+        let says = openssl(folder.path(), &args);
+        assert!(says.contains("verify OK"), "{says}");
 
         let api = Api::<ConfigMap>::namespaced(space.playground.admin(), &space.namespace);
-        api.delete("plant-rabbitmq-crl", &DeleteParams::default())
-            .await
-            .unwrap();
-        assert_eq!(
-            self::lists(&instance).await.into_keys().collect::<Vec<_>>(),
-            names
-        );
+        let parameters = DeleteParams::default();
+        api.delete("plant-rabbitmq-crl", &parameters).await.unwrap();
+        assert!(self::lists(&instance).await.contains_key(&file));
     });
 }
 

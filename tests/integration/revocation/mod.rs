@@ -10,12 +10,16 @@ mod probe;
 use crate::shared::playground;
 use authority::{Ca, Pair, days, put};
 use client::{Client, SEEN};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use local_cluster::Base;
 use probe::{ClientPair, Probe, RefusedBy};
 use rustls::AlertDescription;
 use rustls::version::{TLS12, TLS13};
-use serde_json::json;
-use volttron_tests::{Broker, Space, run};
+use serde_json::{Value, json};
+use std::time::Duration;
+use volttron_tests::{Broker, SOON, Space, eventually, run};
 
 /// Where the broker's lists are.
 const LISTS: &str = "/etc/volttron-rabbitmq/crl";
@@ -140,6 +144,45 @@ fn a_list_of_an_intermediate_ca_is_enough_and_its_siblings_are_shut_out() {
     });
 }
 
+/// What the tests rely on: a broker's files are those of the API server, and stay while they are held.
+#[test]
+fn a_brokers_files_follow_the_api_server_unless_they_are_held() {
+    run(async {
+        let space = playground().await.space("followed").await;
+        let broker = start(&space, &Ca::root("Plant root CA"), Base::Machine).await;
+        let maps = Api::<ConfigMap>::namespaced(space.playground.admin(), &space.namespace);
+        let put = async |value: Value| {
+            let patch = Patch::Merge(json!({"data": {"note": value}}));
+            let parameters = PatchParams::default();
+            let name = "plant-rabbitmq";
+            maps.patch(name, &parameters, &patch).await.unwrap();
+        };
+        let sees = async |what: &str| {
+            eventually(what, SOON, async || {
+                let read = r#"file:read_file("/etc/volttron-rabbitmq/config/note")."#;
+                let says = broker.ctl(&["eval", read]).await;
+                if says.contains(what) {
+                    Ok(())
+                } else {
+                    Err(says)
+                }
+            })
+            .await;
+        };
+        put(json!("first")).await;
+        sees("first").await;
+        broker.hold_files(true);
+        put(json!("second")).await;
+        // Time in which it would have come.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        sees("first").await;
+        broker.hold_files(false);
+        sees("second").await;
+        put(Value::Null).await;
+        sees("enoent").await;
+    });
+}
+
 /// The broker of an instance with this CA.
 async fn start<'a>(space: &Space<'a>, ca: &Ca, base: Base) -> Broker<'a> {
     put(space, "own-ca", ca).await;
@@ -164,7 +207,7 @@ async fn ask(broker: &Broker<'_>, roots: &Ca, pair: &Pair) -> Probe {
         chain: &pair.chain,
         key: &pair.key,
     };
-    volttron_tests::eventually(
+    eventually(
         "the broker answers the probe",
         SEEN,
         async || match probe::probe(&address, &host, &roots.certificate, Some(client)).await {

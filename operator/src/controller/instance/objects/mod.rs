@@ -8,7 +8,8 @@ mod revocation;
 
 pub(super) use configuration::config_map;
 pub(super) use pod::stateful_set;
-pub(in crate::controller) use revocation::{crl_config_map, revocation_lists_name};
+pub(in crate::controller) use revocation::crl_config_map;
+use revocation::revocation_lists_name;
 
 use crate::pki::ServerPair;
 use k8s_openapi::ByteString;

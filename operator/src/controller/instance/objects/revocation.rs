@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use volttron_crds::VolttronInstance;
 
 /// Name of the `ConfigMap` with the lists.
-pub(in crate::controller) fn revocation_lists_name(instance: &VolttronInstance) -> String {
+pub(super) fn revocation_lists_name(instance: &VolttronInstance) -> String {
     format!("{}-crl", broker_name(instance))
 }
 
 /// The lists that the broker enforces: the name of a file, as
 /// [`list_file_of`](crate::pki::list_file_of) makes it of the CA, and the list of that CA (PEM).
+/// Files of other names do not matter to it.
 ///
 /// The broker reads the file at each handshake, so that a list counts as soon as the kubelet has
 /// brought it. It refuses every certificate of a CA without a list in force.
