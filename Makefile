@@ -14,6 +14,8 @@ CLUSTER_PROGRAM := $(TARGET)/debug/cluster
 NAME    ?= default
 # Arguments of `make bench`, such as BENCH='--requests 10000 --rounds 1'.
 BENCH   ?=
+# A fuzz target and seconds, such as FUZZ='csr 600'; nothing takes each for a minute.
+FUZZ    ?=
 # A node without a registry takes an unqualified name such as volttron-operator:0.1.0 for this one.
 REGISTRY := docker.io/library
 # An image that grows beyond this has caught something it does not need.
@@ -43,6 +45,10 @@ bench: $(CLUSTER_PROGRAM) programs ## Measure; results are printed and written t
 	trap '$(CLUSTER_PROGRAM) sweep' EXIT
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(HOST) --package volttron-tests --bin bench
 	OPERATOR_BIN=$(abspath $(RELEASE)/volttron-operator) $(RELEASE)/bench $(BENCH)
+
+.PHONY: fuzz
+fuzz: ## Let libFuzzer try what parses bytes from outside
+	tests/fuzz/run $(FUZZ)
 
 .PHONY: lint
 lint: $(CLUSTER_PROGRAM) ## Check formatting, code, CRDs, chart and dependencies

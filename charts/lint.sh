@@ -27,6 +27,6 @@ done
 if render | sed 's/runAsNonRoot:/runAsNotRoot:/' | check 2>/dev/null; then
   echo "the schema check let a misspelt field pass" >&2; exit 1
 fi
-if render --set replicas=2 >/dev/null 2>&1; then
+if render --set replica=2 >/dev/null 2>&1; then
   echo "values.schema.json let an unknown value pass" >&2; exit 1
 fi

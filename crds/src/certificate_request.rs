@@ -120,7 +120,8 @@ pub struct VolttronCertRequestStatus {
     /// Where the request stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// `Approved`, `Denied`, `Issued` and `Failed`, each with reason and message.
+    /// `Approved`, `Denied`, `Issued` and `Failed`, and `Conflict` where another requester has or
+    /// wants the same common name, each with reason and message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -149,12 +150,16 @@ pub struct VolttronCertRequestStatus {
     /// End of the certificate's life (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<String>,
+    /// When the owner should file its next request (RFC 3339): two thirds into the certificate's
+    /// life, give or take a little so that many do not come at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<String>,
     /// The Secret with `tls.crt` and `ca.crt`, in the request's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
 }
 
-/// An administrator's decision.
+/// The decision on a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
@@ -165,6 +170,10 @@ pub struct Decision {
     pub at: String,
     /// How it came about.
     pub how: DecisionHow,
+    /// The request that carries the decision, as `<namespace>/<name>`, where it is another one of
+    /// the same identity: the one whose approval this request renews, or whose denial holds for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// The approver's own words (`volttron.org/reason`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -176,6 +185,10 @@ pub struct Decision {
 pub enum DecisionHow {
     /// An administrator annotated the request.
     Manual,
+    /// An administrator approved an earlier request of the same identity.
+    Renewal,
+    /// The instance approves every request, or the identity was denied with another request.
+    Policy,
 }
 
 /// An object in the same namespace, by name.

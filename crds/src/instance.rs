@@ -5,6 +5,7 @@ use crate::names::{InstanceName, InvalidName};
 use crate::parse_duration;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,14 @@ pub struct VolttronInstanceSpec {
     /// What is signed for agents.
     #[serde(default)]
     pub certificates: CertificateSpec,
+
+    /// Which requests are approved without an administrator.
+    #[serde(default)]
+    pub approval: ApprovalSpec,
+
+    /// Who may file requests, and how many may wait.
+    #[serde(default)]
+    pub requests: RequestsSpec,
 }
 
 impl VolttronInstance {
@@ -365,6 +374,111 @@ impl Default for CertificateSpec {
     }
 }
 
+/// Which requests are approved without an administrator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ApprovalSpec {
+    /// `Never`: an administrator decides on each request. `Renewals`: after one was approved, later
+    /// requests of the same requester for the same common name are approved as renewals. `Always`:
+    /// every request is approved, as with VOLTTRON's `auto_allow_csr`; anyone who can file a request
+    /// gets a certificate.
+    #[serde(default)]
+    pub auto: AutoApproval,
+}
+
+/// Which requests are approved without an administrator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AutoApproval {
+    /// None.
+    Never,
+    /// Those of an identity that an administrator has approved before.
+    #[default]
+    Renewals,
+    /// All.
+    Always,
+}
+
+/// Who may file requests, and how many may wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestsSpec {
+    /// The namespaces whose requests are taken: `Same` (the instance's own), `All`, or `{selector:
+    /// ...}` with a label selector of namespaces. Others wait until they are allowed; certificates
+    /// that are issued already stay.
+    #[serde(default)]
+    #[schemars(schema_with = "allowed_namespaces")]
+    pub allowed_namespaces: AllowedNamespaces,
+    /// How long a request may wait for a decision, and how long one that came to nothing (denied
+    /// with its identity, failed or expired) is kept. As hours, minutes and seconds, from 1m to
+    /// 87600h.
+    #[serde(default = "default_pending_ttl", rename = "pendingTTL")]
+    #[schemars(
+        length(max = 32),
+        regex(pattern = r"^([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$")
+    )]
+    #[x_kube(validation = kube::core::Rule::new("self.matches('^([0-9]{1,9}[hms])+$') && duration(self) >= duration('1m') && duration(self) <= duration('87600h')")
+        .message("must be a duration from 1m to 87600h, such as 168h"))]
+    pub pending_ttl: String,
+    /// How many requests may wait for a decision at once. Later ones are looked at when there is
+    /// room; an administrator may decide on them all the same.
+    #[serde(default = "default_max_pending")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_pending: i32,
+    /// How many of them may be of one requester, so that one cannot use up the others' room.
+    #[serde(default = "default_max_pending_per_requester")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_pending_per_requester: i32,
+}
+
+impl RequestsSpec {
+    /// [`Self::pending_ttl`], parsed.
+    #[must_use]
+    pub fn pending_life(&self) -> Duration {
+        parse_or(&self.pending_ttl, &default_pending_ttl())
+    }
+}
+
+impl Default for RequestsSpec {
+    fn default() -> Self {
+        Self {
+            allowed_namespaces: AllowedNamespaces::default(),
+            pending_ttl: default_pending_ttl(),
+            max_pending: default_max_pending(),
+            max_pending_per_requester: default_max_pending_per_requester(),
+        }
+    }
+}
+
+/// The namespaces whose requests an instance takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AllowedNamespaces {
+    /// By a word.
+    Word(AllowedNamespacesWord),
+    /// By the namespaces' labels.
+    Selected {
+        /// Which namespaces.
+        selector: LabelSelector,
+    },
+    /// What is neither; it allows none. The schema cannot keep every such value out, and one object
+    /// that does not parse must not end the watch of all.
+    Unreadable(serde_json::Value),
+}
+
+impl Default for AllowedNamespaces {
+    fn default() -> Self {
+        Self::Word(AllowedNamespacesWord::All)
+    }
+}
+
+/// Namespaces by a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllowedNamespacesWord {
+    /// The instance's own.
+    Same,
+    /// Every one.
+    All,
+}
+
 /// What the controller observed and did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -422,6 +536,24 @@ fn quantity(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A word or an object. A structural schema has no type for that, and no rule may read a field
+/// without one, so each other type is shut out by bounds that no value of it can meet.
+fn allowed_namespaces(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-preserve-unknown-fields": true,
+        "anyOf": [
+            {"enum": ["Same", "All"]},
+            {
+                "required": ["selector"],
+                "minLength": 1, "maxLength": 0,
+                "minItems": 1, "maxItems": 0,
+                "minimum": 1, "maximum": 0,
+                "not": {"enum": [true, false]},
+            },
+        ],
+    })
+}
+
 fn quantities(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -462,4 +594,16 @@ fn default_max_duration() -> String {
 
 fn default_min_rsa_bits() -> i32 {
     2048
+}
+
+fn default_pending_ttl() -> String {
+    "168h".to_owned()
+}
+
+fn default_max_pending() -> i32 {
+    1000
+}
+
+fn default_max_pending_per_requester() -> i32 {
+    100
 }

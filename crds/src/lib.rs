@@ -15,8 +15,9 @@ pub use certificate_request::{
 };
 pub use conditions::{Condition, ConditionStatus, set_condition};
 pub use instance::{
-    AuthorityStatus, BrokerResources, BrokerSpec, CertificateAuthoritySpec, CertificateSpec,
-    GeneratedAuthority, KeyAlgorithm, ManagedBroker, MessageBus, RequestCounts, SecretReference,
+    AllowedNamespaces, AllowedNamespacesWord, ApprovalSpec, AuthorityStatus, AutoApproval,
+    BrokerResources, BrokerSpec, CertificateAuthoritySpec, CertificateSpec, GeneratedAuthority,
+    KeyAlgorithm, ManagedBroker, MessageBus, RequestCounts, RequestsSpec, SecretReference,
     StorageSpec, Subject, VolttronInstance, VolttronInstanceSpec, VolttronInstanceStatus,
 };
 pub use names::{CommonName, Identity, InstanceName, InvalidName};

@@ -69,7 +69,12 @@ fn main() -> anyhow::Result<()> {
 
 async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     eprintln!("starting a cluster, a broker and the operator");
-    let playground = Playground::start(Setup::default()).await;
+    // The operator stands still while the load is approved, and leads all the same.
+    let setup = Setup {
+        lease_seconds: Some(3600),
+        ..Setup::default()
+    };
+    let playground = Playground::start(setup).await;
     let space = playground.space("bench").await;
     let instance = playground
         .instance(&space.namespace, "central", json!({}))

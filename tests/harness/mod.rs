@@ -27,6 +27,7 @@ mod agent;
 mod broker;
 mod children;
 mod instance;
+mod management;
 #[allow(
     clippy::module_inception,
     reason = "its node is what the module is about"
@@ -44,9 +45,10 @@ mod wait;
 pub use agent::{Agent, Login, encode};
 pub use broker::Broker;
 pub use instance::Instance;
+pub use management::ManagementProxy;
 pub use openssl::{openssl, openssl_fails, openssl_with};
 pub use operator::{Answer, Operator, sidecar_program};
-pub use playground::{Playground, SYSTEM, Setup};
+pub use playground::{Playground, Replica, SYSTEM, Setup};
 pub use proxy::{FaultProxy, Moment};
 pub use request::{Issued, Space};
 pub use wait::{SOON, eventually};

@@ -11,17 +11,30 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+/// What `/readyz` says of a replica that does not lead.
+const STANDBY: &str = "standing by";
 /// Lines of the log that a failure shows.
 const TAIL: usize = 40;
 
 /// `volttron-operator controller` with its log; killed when dropped.
 pub struct Operator {
     program: PathBuf,
-    hosts: Hosts,
-    kubeconfig: PathBuf,
+    launch: Launch,
     listen: SocketAddr,
     log: PathBuf,
     child: Arc<Mutex<Option<Child>>>,
+}
+
+/// What an operator is started with.
+pub(crate) struct Launch {
+    /// Where its log goes.
+    pub(crate) folder: PathBuf,
+    /// What tells it from other replicas.
+    pub(crate) name: String,
+    pub(crate) hosts: Hosts,
+    /// Whose rights it has.
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) lease_seconds: Option<u16>,
 }
 
 /// An answer of the operator's HTTP server.
@@ -36,17 +49,16 @@ pub struct Answer {
 }
 
 impl Operator {
-    /// Starts it with the rights of `kubeconfig`; logs and settings go to `folder`.
-    pub(crate) fn start(folder: &Path, hosts: Hosts, kubeconfig: PathBuf) -> Self {
+    /// Starts it.
+    pub(crate) fn start(launch: Launch) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let listen = listener.local_addr().expect("an address");
         drop(listener);
         let operator = Self {
             program: binary("volttron-operator", "OPERATOR_BIN"),
-            hosts,
-            kubeconfig,
             listen,
-            log: folder.join("operator.log"),
+            log: launch.folder.join(format!("{}.log", launch.name)),
+            launch,
             child: Arc::default(),
         };
         operator.start_again();
@@ -61,19 +73,22 @@ impl Operator {
             .open(&self.log)
             .expect("the log can be opened");
         let errors = log.try_clone().expect("the log can be opened");
-        let mut command = self.hosts.command("setpriv");
+        let mut command = self.launch.hosts.command("setpriv");
         command
             .args(TIED)
             .arg(&self.program)
             .args(["controller", "--listen", &self.listen.to_string()])
-            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECONFIG", &self.launch.kubeconfig)
             .env("POD_NAMESPACE", crate::SYSTEM)
-            .env("POD_NAME", "volttron-operator-test")
+            .env("POD_NAME", format!("volttron-{}", self.launch.name))
             .env("RUST_LOG", "info,volttron_operator=debug")
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);
+        if let Some(seconds) = self.launch.lease_seconds {
+            command.env("VOLTTRON_LEASE_DURATION", seconds.to_string());
+        }
         let child = children::spawn(command).expect("the operator can be started");
         *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
     }
@@ -89,6 +104,17 @@ impl Operator {
         Arc::new(move || end(&child))
     }
 
+    /// Something that stops it where it stands (SIGSTOP), until [`Self::resume`].
+    pub fn pauser(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let child = Arc::clone(&self.child);
+        Arc::new(move || signal(&child, Signal::STOP))
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        signal(&self.child, Signal::CONT);
+    }
+
     /// Asks it to end (SIGTERM) and returns how it did.
     pub async fn terminate(&self, limit: Duration) -> ExitStatus {
         let child = self
@@ -96,12 +122,11 @@ impl Operator {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let child = Arc::new(Mutex::new(child.expect("the operator runs")));
-        let pid = child.lock().unwrap_or_else(PoisonError::into_inner).id();
-        let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id");
-        kill_process(pid, Signal::TERM).expect("the operator runs");
+        let child = Mutex::new(Some(child.expect("the operator runs")));
+        signal(&child, Signal::TERM);
         let status = eventually("the operator ends after SIGTERM", limit, async || {
             let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+            let child = child.as_mut().expect("it was just there");
             child
                 .try_wait()
                 .expect("a child can be waited for")
@@ -146,11 +171,21 @@ impl Operator {
         })
     }
 
-    /// Waits until `/readyz` is 200.
+    /// Waits until it leads and `/readyz` is 200.
     pub async fn wait_ready(&self) {
-        let what = format!("the operator is ready (log: {})", self.log.display());
+        self.wait("leads and is ready", |text| !text.contains(STANDBY))
+            .await;
+    }
+
+    /// Waits until it stands by.
+    pub async fn wait_standing_by(&self) {
+        self.wait("stands by", |text| text.contains(STANDBY)).await;
+    }
+
+    async fn wait(&self, what: &str, as_wanted: impl Fn(&str) -> bool) {
+        let what = format!("the operator {what} (log: {})", self.log.display());
         eventually(&what, SOON, async || match self.get("/readyz").await {
-            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) if answer.status == 200 && as_wanted(&answer.body) => Ok(()),
             Ok(answer) => Err(format!("{}: {}", answer.status, answer.body)),
             Err(error) => Err(format!("{error}\n{}", self.log_tail())),
         })
@@ -183,6 +218,13 @@ fn end(child: &Mutex<Option<Child>>) {
         let _ = child.kill();
         let _ = child.wait();
     }
+}
+
+fn signal(child: &Mutex<Option<Child>>, signal: Signal) {
+    let child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    let id = child.as_ref().expect("the operator runs").id();
+    let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+    kill_process(id.expect("a process id"), signal).expect("the operator runs");
 }
 
 /// A program of this workspace, built before: beside the test's own target, or where `variable` says.

@@ -1,5 +1,6 @@
 //! A cluster with the chart installed, and the operator beside it.
 
+use crate::operator::Launch;
 use crate::people::{self, APPROVER};
 use crate::proxy::FaultProxy;
 use crate::{Operator, SOON, blocking, eventually};
@@ -24,6 +25,16 @@ pub const SYSTEM: &str = "volttron-system";
 pub struct Setup {
     /// Whether the operator reaches the API server through a [`FaultProxy`].
     pub proxy: bool,
+    /// For how many seconds the operator leads without renewing its Lease; `None` for its default.
+    pub lease_seconds: Option<u16>,
+}
+
+/// Another replica of the operator, behind a proxy of its own.
+pub struct Replica {
+    /// The operator.
+    pub operator: Operator,
+    /// What it takes for the API server.
+    pub proxy: FaultProxy,
 }
 
 /// A cluster (API server's tier) with the chart and the real operator, which has the rights of the chart's service account.
@@ -69,7 +80,13 @@ impl Playground {
         let kubeconfig = folder.join("operator.kubeconfig");
         write_kubeconfig(cluster.kubeconfig(), &kubeconfig, &server, &token);
         let hosts = Hosts::new(&folder).expect("a private /etc/hosts");
-        let operator = Operator::start(&folder, hosts.clone(), kubeconfig);
+        let operator = Operator::start(Launch {
+            folder: folder.clone(),
+            name: "operator".to_owned(),
+            hosts: hosts.clone(),
+            kubeconfig,
+            lease_seconds: setup.lease_seconds,
+        });
         operator.wait_ready().await;
 
         let approver = cluster.kubeconfig_for(APPROVER, &[]).expect("a kubeconfig");
@@ -87,6 +104,23 @@ impl Playground {
             folder,
             cluster,
         }
+    }
+
+    /// Starts another replica of the operator, and waits until it stands by.
+    pub async fn replica(&self, name: &str) -> Replica {
+        let proxy = FaultProxy::start(&self.config).await;
+        let token = people::token(&self.admin, SYSTEM, "volttron-operator").await;
+        let kubeconfig = self.folder.join(format!("{name}.kubeconfig"));
+        write_kubeconfig(self.cluster.kubeconfig(), &kubeconfig, proxy.url(), &token);
+        let operator = Operator::start(Launch {
+            folder: self.folder.clone(),
+            name: format!("operator-{name}"),
+            hosts: self.hosts.clone(),
+            kubeconfig,
+            lease_seconds: None,
+        });
+        operator.wait_standing_by().await;
+        Replica { operator, proxy }
     }
 
     /// The operator.

@@ -10,6 +10,7 @@ use kube::{Client, Config};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -38,6 +39,8 @@ struct Shared {
     counted: Mutex<Counted>,
     cut: watch::Sender<()>,
     away: AtomicBool,
+    /// Which paths are answered with 503.
+    refused: Mutex<Vec<String>>,
     hidden: Mutex<Hidden>,
 }
 
@@ -52,7 +55,7 @@ struct Hidden {
 struct Counted {
     /// Which paths count.
     paths: Vec<String>,
-    writes: Vec<String>,
+    writes: Vec<(Instant, String)>,
     fault: Option<Fault>,
 }
 
@@ -80,6 +83,7 @@ impl FaultProxy {
             counted: Mutex::default(),
             cut: watch::Sender::new(()),
             away: AtomicBool::new(false),
+            refused: Mutex::default(),
             hidden: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -112,7 +116,18 @@ impl FaultProxy {
 
     /// The writes since [`Self::count`]: method and path.
     pub fn writes(&self) -> Vec<String> {
-        self.shared.counted().writes.clone()
+        let counted = self.shared.counted();
+        counted
+            .writes
+            .iter()
+            .map(|(_, what)| what.clone())
+            .collect()
+    }
+
+    /// When the first and the last of the writes since [`Self::count`] came.
+    pub fn first_and_last_write(&self) -> Option<(Instant, Instant)> {
+        let counted = self.shared.counted();
+        Some((counted.writes.first()?.0, counted.writes.last()?.0))
     }
 
     /// Calls `kill` at the `at`th write counted from now on (1 is the first), which is then told to the receiver.
@@ -150,6 +165,11 @@ impl FaultProxy {
         self.cut();
     }
 
+    /// Answers with 503 what goes to paths that begin with one of these, and nothing else.
+    pub fn refuse(&self, paths: &[&str]) {
+        *self.shared.refused() = paths.iter().map(ToString::to_string).collect();
+    }
+
     /// Answers as an API server that does not serve the paths which begin with `prefix`; or as it is again.
     pub fn hide(&self, prefix: Option<&str>) {
         *self.shared.hidden() = Hidden {
@@ -174,6 +194,17 @@ impl Drop for FaultProxy {
 impl Shared {
     fn counted(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Vec<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request is not to be answered.
+    fn refuses(&self, uri: &Uri) -> bool {
+        let refused = self.refused();
+        let refused = refused.iter().any(|path| uri.path().starts_with(path));
+        refused || self.away.load(Ordering::SeqCst)
     }
 
     fn hidden(&self) -> MutexGuard<'_, Hidden> {
@@ -203,14 +234,15 @@ impl Shared {
         if !counts || !counted.paths.iter().any(|prefix| path.starts_with(prefix)) {
             return None;
         }
-        counted.writes.push(format!("{method} {path}"));
+        let what = format!("{method} {path}");
+        counted.writes.push((Instant::now(), what));
         let number = counted.writes.len();
         counted.fault.take_if(|fault| fault.at == number)
     }
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    if shared.away.load(Ordering::SeqCst) {
+    if shared.refuses(request.uri()) {
         return (StatusCode::SERVICE_UNAVAILABLE, "away").into_response();
     }
     if shared.hides(request.uri().path()) {

@@ -147,17 +147,24 @@ async fn at_each_write(
             before(&name).await;
             let mut fired = proxy.kill_at(number, moment, operator.killer());
             let mut life = std::pin::pin!(life(&name));
-            let write = tokio::select! {
+            let mut write = tokio::select! {
                 () = &mut life => None,
                 write = &mut fired => write.ok(),
             };
+            let lived = write.is_none();
+            proxy.spare();
+            if lived {
+                // The last write may have ended the life before it ended the operator.
+                write = fired.await.ok();
+            }
             let is_last = write.is_none();
             if let Some(write) = &write {
                 println!("{number}, {moment:?}: {write}");
                 operator.start_again();
-                life.await;
+                if !lived {
+                    life.await;
+                }
             }
-            proxy.spare();
             after(&name).await;
             killed.insert(
                 name.clone(),
@@ -231,13 +238,13 @@ fn serial_of(chain: &str) -> String {
 type Values = Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>;
 
 /// Every certificate and serial number that was ever to be seen, by request.
-struct Seen {
+pub struct Seen {
     values: Values,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Seen {
-    fn watch(space: &Space<'_>) -> Self {
+    pub fn watch(space: &Space<'_>) -> Self {
         let values = Values::default();
         let (of_requests, of_secrets) = (Arc::clone(&values), Arc::clone(&values));
         let requests = watcher(space.api(), Config::default())
@@ -282,7 +289,7 @@ impl Seen {
         }
     }
 
-    fn check(&self, name: &str) {
+    pub fn check(&self, name: &str) {
         let values = self.values.lock().unwrap();
         for kind in ["serial", "certificate"] {
             let seen = values.get(&format!("{kind} of {name}")).map(BTreeSet::len);

@@ -55,7 +55,12 @@ pub async fn disturbed() -> Turn {
         .expect("as many slots as permits");
     let playground = slot
         .playground
-        .get_or_init(|| Playground::start(Setup { proxy: true }))
+        .get_or_init(|| {
+            Playground::start(Setup {
+                proxy: true,
+                ..Setup::default()
+            })
+        })
         .await;
     let cluster = playground.cluster().clone();
     tokio::task::spawn_blocking(move || {
@@ -68,8 +73,11 @@ pub async fn disturbed() -> Turn {
     playground.proxy().count(&[]);
     playground.proxy().hide(None);
     playground.proxy().set_away(false);
+    playground.proxy().refuse(&[]);
     if playground.operator().pid().is_none() {
         playground.operator().start_again();
+    } else {
+        playground.operator().resume();
     }
     playground.operator().wait_ready().await;
     Turn {

@@ -1,12 +1,12 @@
 //! RabbitMQ definitions: the topology a VOLTTRON instance expects, and the users.
 //! Their format is RabbitMQ's (<https://www.rabbitmq.com/docs/definitions>).
 
-use super::{AGENT_TAG, MANAGEMENT_USER, Permissions};
+use super::{AGENT_TAG, MANAGEMENT_USER, Permissions, TopicPermissions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use volttron_crds::CommonName;
+use volttron_crds::{CommonName, InstanceName};
 
 /// The exchange every agent publishes to.
 pub const EXCHANGE: &str = "volttron";
@@ -16,6 +16,8 @@ pub const ALTERNATE_EXCHANGE: &str = "undeliverable";
 /// The virtual host and exchanges of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
+    /// The instance, which every name of its agents begins with.
+    pub instance: InstanceName,
     /// Name of the virtual host.
     pub virtual_host: String,
 }
@@ -35,13 +37,20 @@ impl Topology {
         })
     }
 
-    /// Definitions of the users and permissions of `agents`.
+    /// Definitions that let `agents` in, to be imported one after the other: RabbitMQ imports
+    /// permissions before topic permissions, and who has the former alone may bind anything.
     #[must_use]
-    pub fn agent_definitions<'a>(&self, agents: impl Iterator<Item = &'a CommonName>) -> Value {
-        let (users, permissions): (Vec<_>, Vec<_>) = agents
-            .map(|name| (agent_user(name), self.agent_permissions(name)))
-            .unzip();
-        json!({"users": users, "permissions": permissions})
+    pub fn agent_definitions<'a>(
+        &self,
+        agents: impl Iterator<Item = &'a CommonName> + Clone,
+    ) -> [Value; 2] {
+        let users: Vec<_> = agents.clone().map(agent_user).collect();
+        let topics: Vec<_> = agents.clone().map(|name| self.agent_topics(name)).collect();
+        let permissions: Vec<_> = agents.map(|name| self.agent_permissions(name)).collect();
+        [
+            json!({"users": users, "topic_permissions": topics}),
+            json!({"permissions": permissions}),
+        ]
     }
 
     fn exchange(&self, name: &str, kind: &str, arguments: &Value) -> Value {
@@ -60,6 +69,18 @@ impl Topology {
         json!({
             "user": name.to_string(), "vhost": self.virtual_host,
             "configure": configure, "write": write, "read": read,
+        })
+    }
+
+    fn agent_topics(&self, name: &CommonName) -> Value {
+        let TopicPermissions {
+            exchange,
+            write,
+            read,
+        } = TopicPermissions::of_agent(name);
+        json!({
+            "user": name.to_string(), "vhost": self.virtual_host,
+            "exchange": exchange, "write": write, "read": read,
         })
     }
 }
@@ -150,6 +171,7 @@ mod tests {
     #[test]
     fn a_changed_exchange_is_a_fault() {
         let topology = Topology {
+            instance: "central".parse().unwrap(),
             virtual_host: "volttron".into(),
         };
         let mut listed = topology.definitions()["exchanges"]

@@ -1,136 +1,65 @@
 //! A client of RabbitMQ's management HTTP API
 //! (<https://www.rabbitmq.com/docs/http-api-reference>), for the few calls the operator needs.
 
-use super::{AGENT_TAG, Permissions};
-use reqwest::{Method, StatusCode};
+use super::account::{self, ListedUser, Users};
+use super::{ManagementError, Topology};
+use crate::leadership::Leadership;
+use futures::future::try_join_all;
+use reqwest::{Method, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
+use volttron_crds::CommonName;
 
 /// A broker that does not answer within this is taken for unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest a call may take; an import of some thousand users needs seconds.
-const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// The longest that most calls may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest an import may take; some thousand users need seconds.
+const IMPORT_TIMEOUT: Duration = Duration::from_mins(1);
+/// The longest a sign of life may take.
+const PULSE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Looking up more users than this one by one takes longer than listing all of them.
+const LOOKUPS: usize = 16;
 
 /// Talks to the management API of one broker, as [`super::MANAGEMENT_USER`], trusting the
 /// instance's CA alone.
 #[derive(Clone)]
 pub struct ManagementClient {
     http: reqwest::Client,
-    base: String,
+    base: Url,
     password: String,
+    leadership: Leadership,
 }
 
 /// The Debug of a client never shows its password.
 impl fmt::Debug for ManagementClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ManagementClient")
-            .field("base", &self.base)
+            .field("base", &self.base.as_str())
             .finish_non_exhaustive()
     }
 }
 
-/// Why a call failed. The text is shown in conditions.
-#[derive(Debug, thiserror::Error)]
-pub enum ManagementError {
-    /// The trust bundle is not usable.
-    #[error("the CA bundle for {0} is not usable")]
-    Trust(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No answer: not running, not reachable, or its certificate is not of this instance's CA.
-    #[error("{address} is not reachable: {detail}")]
-    Unreachable {
-        /// What was called.
-        address: String,
-        /// The innermost cause.
-        detail: String,
-    },
-    /// The broker does not know the operator's password.
-    #[error("{0} refuses the operator's password (401)")]
-    Unauthorized(String),
-    /// The broker has a user of that name that the operator did not make.
-    #[error(
-        "broker user {0} exists and was not made by the operator; it is left as it is: delete it, \
-         or have the agent ask under another name"
-    )]
-    ForeignUser(String),
-    /// The broker refused the call.
-    #[error("{method} {address} was refused with {status}: {body}")]
-    Refused {
-        /// The HTTP method.
-        method: Method,
-        /// What was called.
-        address: String,
-        /// The HTTP status.
-        status: StatusCode,
-        /// The beginning of the answer.
-        body: String,
-    },
-    /// The answer is not what the API documents.
-    #[error("{address} gave an answer that cannot be read: {detail}")]
-    Unreadable {
-        /// What was called.
-        address: String,
-        /// What is wrong with it.
-        detail: String,
-    },
-}
-
-impl ManagementError {
-    /// Whether a user of somebody else stands in the way.
-    #[must_use]
-    pub fn is_foreign_user(&self) -> bool {
-        matches!(self, Self::ForeignUser(_))
-    }
-
-    /// The `reason` of the condition.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Trust(..) => "InvalidTrustBundle",
-            Self::Unreachable { .. } => "Unreachable",
-            Self::Unauthorized(_) => "Unauthorized",
-            Self::ForeignUser(_) => "BrokerUserExists",
-            Self::Refused { .. } => "Refused",
-            Self::Unreadable { .. } => "UnreadableAnswer",
-        }
-    }
-}
-
-/// The users of a broker.
-#[derive(Debug, Default)]
-pub struct Users {
-    /// Those the operator made for agents.
-    pub agents: HashMap<String, Option<Permissions>>,
-    /// All others, which are never touched.
-    pub others: HashSet<String>,
-}
-
-#[derive(Deserialize)]
-struct ListedUser {
-    name: String,
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct ListedPermissions {
-    user: String,
-    #[serde(flatten)]
-    permissions: Permissions,
-}
-
 impl ManagementClient {
-    /// A client of the API at `base` (`https://host:port`) that trusts `bundle` (PEM).
+    /// A client of the API at `base` (`https://host:port`) that trusts `bundle` (PEM), and is of
+    /// use in one term.
     ///
     /// # Errors
-    /// [`ManagementError::Trust`] where the bundle holds no usable certificate.
-    pub fn new(base: &str, password: &str, bundle: &str) -> Result<Self, ManagementError> {
+    /// [`ManagementError::Trust`] where the bundle holds no usable certificate,
+    /// [`ManagementError::Unreachable`] where `base` is no address.
+    pub fn new(
+        base: &str,
+        password: &str,
+        bundle: &str,
+        leadership: Leadership,
+    ) -> Result<Self, ManagementError> {
         let trust = |error: Box<dyn std::error::Error + Send + Sync>| {
             ManagementError::Trust(base.to_owned(), error)
         };
@@ -148,14 +77,24 @@ impl ManagementClient {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(CALL_TIMEOUT)
             .build()
             .map_err(|e| trust(e.into()))?;
+        let base = Url::parse(base).map_err(|error| ManagementError::Unreachable {
+            address: base.to_owned(),
+            detail: error.to_string(),
+        })?;
         Ok(Self {
             http,
-            base: base.to_owned(),
+            base,
             password: password.to_owned(),
+            leadership,
         })
+    }
+
+    /// What the client calls, for messages.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
     }
 
     /// Whether the virtual host is there.
@@ -163,17 +102,8 @@ impl ManagementClient {
     /// # Errors
     /// [`ManagementError`]
     pub async fn has_virtual_host(&self, virtual_host: &str) -> Result<bool, ManagementError> {
-        match self
-            .get::<Value>(&format!("/api/vhosts/{virtual_host}"))
-            .await
-        {
-            Ok(_) => Ok(true),
-            Err(ManagementError::Refused {
-                status: StatusCode::NOT_FOUND,
-                ..
-            }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let found: Option<Value> = found(self.get(&["vhosts", virtual_host]).await)?;
+        Ok(found.is_some())
     }
 
     /// The exchanges of a virtual host.
@@ -181,32 +111,47 @@ impl ManagementClient {
     /// # Errors
     /// [`ManagementError`]
     pub async fn exchanges(&self, virtual_host: &str) -> Result<Vec<Value>, ManagementError> {
-        self.get(&format!("/api/exchanges/{virtual_host}")).await
+        self.get(&["exchanges", virtual_host]).await
     }
 
-    /// The users on the broker; those of agents with the permissions they have on `virtual_host`.
+    /// The users on the broker, with all their permissions.
     ///
     /// # Errors
     /// [`ManagementError`]
-    pub async fn users(&self, virtual_host: &str) -> Result<Users, ManagementError> {
-        let listed: Vec<ListedUser> = self.get("/api/users").await?;
-        let permissions: Vec<ListedPermissions> = self
-            .get(&format!("/api/vhosts/{virtual_host}/permissions"))
-            .await?;
-        let mut permissions: HashMap<_, _> = permissions
-            .into_iter()
-            .map(|entry| (entry.user, entry.permissions))
-            .collect();
-        let mut users = Users::default();
-        for user in listed {
-            if user.tags.iter().any(|tag| tag == AGENT_TAG) {
-                let permissions = permissions.remove(&user.name);
-                users.agents.insert(user.name, permissions);
-            } else {
-                users.others.insert(user.name);
-            }
+    pub async fn users(&self, topology: &Topology) -> Result<Users, ManagementError> {
+        let listed = self.get(&["users"]).await?;
+        let permissions = self.get(&["permissions"]).await?;
+        let topics = self.get(&["topic-permissions"]).await?;
+        Ok(account::users(listed, permissions, topics, topology))
+    }
+
+    /// Those of `names` that are users which others made.
+    ///
+    /// # Errors
+    /// [`ManagementError`]
+    pub async fn foreign(
+        &self,
+        names: &[CommonName],
+        topology: &Topology,
+    ) -> Result<HashSet<CommonName>, ManagementError> {
+        if names.len() > LOOKUPS {
+            let users: Vec<ListedUser> = self.get(&["users"]).await?;
+            let others: HashSet<&str> = users
+                .iter()
+                .filter(|user| user.agent(topology).is_none())
+                .map(ListedUser::name)
+                .collect();
+            let foreign = |name: &&CommonName| others.contains(name.to_string().as_str());
+            return Ok(names.iter().filter(foreign).cloned().collect());
         }
-        Ok(users)
+        let look = async |name: &CommonName| -> Result<_, ManagementError> {
+            let user: Option<ListedUser> = found(self.get(&["users", &name.to_string()]).await)?;
+            Ok(user
+                .filter(|user| user.agent(topology).is_none())
+                .map(|_| name.clone()))
+        };
+        let looked = try_join_all(names.iter().map(look)).await?;
+        Ok(looked.into_iter().flatten().collect())
     }
 
     /// Creates or updates everything in `definitions`; nothing else is changed.
@@ -214,9 +159,14 @@ impl ManagementClient {
     /// # Errors
     /// [`ManagementError`]
     pub async fn import(&self, definitions: &Value) -> Result<(), ManagementError> {
-        self.call(Method::POST, "/api/definitions", Some(definitions))
-            .await
-            .map(drop)
+        self.call(
+            Method::POST,
+            &["definitions"],
+            Some(definitions),
+            IMPORT_TIMEOUT,
+        )
+        .await
+        .map(drop)
     }
 
     /// Deletes a user, which closes its connections. One that is gone is fine.
@@ -224,39 +174,79 @@ impl ManagementClient {
     /// # Errors
     /// [`ManagementError`]
     pub async fn delete_user(&self, name: &str) -> Result<(), ManagementError> {
-        match self
-            .call(Method::DELETE, &format!("/api/users/{name}"), None)
-            .await
-        {
-            Err(ManagementError::Refused {
-                status: StatusCode::NOT_FOUND,
-                ..
-            }) => Ok(()),
-            other => other.map(drop),
-        }
+        found(self.delete(&["users", name]).await).map(drop)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ManagementError> {
-        let answer = self.call(Method::GET, path, None).await?;
+    /// Closes the connections of a user, which may connect again
+    /// (<https://www.rabbitmq.com/docs/http-api-reference#delete-apiconnectionsusernameusername>).
+    ///
+    /// # Errors
+    /// [`ManagementError`]
+    pub async fn close_connections(&self, user: &str) -> Result<(), ManagementError> {
+        self.delete(&["connections", "username", user]).await
+    }
+
+    /// How long each node of the broker has been up, in milliseconds.
+    ///
+    /// # Errors
+    /// [`ManagementError`]
+    pub async fn uptimes(&self) -> Result<BTreeMap<String, u64>, ManagementError> {
+        #[derive(Deserialize)]
+        struct Node {
+            name: String,
+            /// Absent on a node that is down.
+            #[serde(default)]
+            uptime: u64,
+        }
+        let nodes: Vec<Node> = self.get_within(&["nodes"], PULSE_TIMEOUT).await?;
+        Ok(nodes
+            .into_iter()
+            .map(|node| (node.name, node.uptime))
+            .collect())
+    }
+
+    async fn delete(&self, path: &[&str]) -> Result<(), ManagementError> {
+        self.call(Method::DELETE, path, None, CALL_TIMEOUT)
+            .await
+            .map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ManagementError> {
+        self.get_within(path, CALL_TIMEOUT).await
+    }
+
+    async fn get_within<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        limit: Duration,
+    ) -> Result<T, ManagementError> {
+        let answer = self.call(Method::GET, path, None, limit).await?;
+        let address = answer.url().to_string();
         answer
             .json()
             .await
             .map_err(|error| ManagementError::Unreadable {
-                address: format!("{}{path}", self.base),
+                address,
                 detail: root_cause(&error),
             })
     }
 
+    /// Calls `/api/` with `path`, whose segments may hold any character.
     async fn call(
         &self,
         method: Method,
-        path: &str,
+        path: &[&str],
         body: Option<&Value>,
+        limit: Duration,
     ) -> Result<reqwest::Response, ManagementError> {
-        let address = format!("{}{path}", self.base);
+        let url = url(&self.base, path);
+        if !self.leadership.leads() {
+            return Err(ManagementError::NotLeading(url.to_string()));
+        }
         let mut request = self
             .http
-            .request(method.clone(), &address)
+            .request(method.clone(), url.clone())
+            .timeout(limit)
             .basic_auth(super::MANAGEMENT_USER, Some(&self.password));
         if let Some(body) = body {
             request = request.json(body);
@@ -265,12 +255,14 @@ impl ManagementClient {
             .send()
             .await
             .map_err(|error| ManagementError::Unreachable {
-                address: self.base.clone(),
+                address: self.address().to_owned(),
                 detail: root_cause(&error),
             })?;
         match answer.status() {
             status if status.is_success() => Ok(answer),
-            StatusCode::UNAUTHORIZED => Err(ManagementError::Unauthorized(self.base.clone())),
+            StatusCode::UNAUTHORIZED => {
+                Err(ManagementError::Unauthorized(self.address().to_owned()))
+            }
             status => {
                 let body = answer
                     .text()
@@ -281,7 +273,7 @@ impl ManagementClient {
                     .collect();
                 Err(ManagementError::Refused {
                     method,
-                    address,
+                    address: url.to_string(),
                     status,
                     body,
                 })
@@ -290,10 +282,47 @@ impl ManagementClient {
     }
 }
 
+/// `None` where the broker says 404.
+fn found<T>(answer: Result<T, ManagementError>) -> Result<Option<T>, ManagementError> {
+    match answer {
+        Err(ManagementError::Refused {
+            status: StatusCode::NOT_FOUND,
+            ..
+        }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn url(base: &Url, path: &[&str]) -> Url {
+    let mut url = base.clone();
+    // Only an address that is no base, such as `mailto:`, has no segments.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().push("api").extend(path);
+    }
+    url
+}
+
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_in_paths() {
+        let base = Url::parse("https://broker:15671").unwrap();
+        for (segment, path) in [
+            ("central.a.b-c_d", "/api/users/central.a.b-c_d"),
+            ("/", "/api/users/%2F"),
+            ("a/../b?c#d e%2F", "/api/users/a%2F..%2Fb%3Fc%23d%20e%252F"),
+        ] {
+            assert_eq!(url(&base, &["users", segment]).path(), path);
+        }
+    }
 }

@@ -1,13 +1,22 @@
 //! What the broker of an instance should be, and the management client that makes it so.
 
+mod account;
 mod definitions;
+mod error;
+mod keeper;
 mod management;
 mod permissions;
+mod probe;
+mod pulse;
+mod removals;
 mod users;
 
-pub use definitions::{Topology, boot_definitions, exchange_faults, password_hash};
-pub use management::{ManagementClient, ManagementError};
-pub use permissions::Permissions;
+pub use definitions::{EXCHANGE, Topology, boot_definitions, exchange_faults, password_hash};
+pub use error::ManagementError;
+pub use management::ManagementClient;
+pub use permissions::{Permissions, TopicPermissions};
+pub use probe::{ClientPair, Probe, RefusedBy, probe};
+pub use pulse::watch_pulse;
 pub use users::{Repaired, UserKeeper, UserKeeperHandle};
 
 /// The operator's own RabbitMQ user. No certificate is ever signed for this name.

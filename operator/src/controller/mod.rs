@@ -5,23 +5,29 @@ mod error;
 mod events;
 mod gate;
 mod health;
+mod identities;
 mod instance;
 mod metrics;
+mod namespaces;
 mod request;
+mod revocations;
+mod room;
 mod runtime;
 mod secrets;
 mod triggers;
 
+use crate::leadership::{self, Election, Leadership};
 use context::Context;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{Controller, WatchStreamExt, controller, predicates, reflector as reflect};
 use kube::runtime::{Predicate, PredicateConfig};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -48,40 +54,96 @@ pub struct Settings {
     #[arg(long, env = "VOLTTRON_CONCURRENCY", default_value_t = 64,
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
+    /// For how many seconds other replicas leave the lead to one that does not renew its Lease.
+    #[arg(long, env = "VOLTTRON_LEASE_DURATION", default_value_t = 15,
+          value_parser = clap::value_parser!(u16).range(3..=3600))]
+    pub lease_duration: u16,
+    /// How many seconds a request that was superseded by a later one of the same identity stays.
+    #[arg(long, env = "VOLTTRON_SUPERSEDED_GRACE", default_value_t = 60)]
+    pub superseded_grace: u64,
 }
 
 /// How many requests are worked on at once. Most of them wait for the broker, which takes many users
 /// in one call at the price of a few; what goes to the API server at once is bounded apart.
 const REQUESTS_AT_ONCE: u16 = 512;
 
-/// Runs the controller until SIGTERM or SIGINT.
+/// How many instances are worked on at once. One whose broker hangs keeps its place for some ten
+/// seconds each time, so that there must be places for many of them beside those that are well.
+const INSTANCES_AT_ONCE: u16 = 256;
+
+/// Runs the controller until SIGTERM or SIGINT: it stands by, and leads whenever it has the Lease.
 ///
 /// # Errors
 /// Where there is no usable Kubernetes configuration, or the health port is taken.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    let client = Client::try_default().await?;
+    let config = Config::infer().await?;
     info!(version = env!("CARGO_PKG_VERSION"), namespace = %settings.namespace, "controller starts");
 
+    let mut of_election = config.clone();
+    of_election.default_retry = false;
+    let election = Election::new(
+        of_election.try_into()?,
+        &settings.namespace,
+        settings.pod_name.as_deref(),
+        settings.lease_duration,
+    );
+    let health = health::Health::new(election.seat());
+    let serving = health.serve(settings.listen, stop.clone()).await?;
+    leadership::run(election, &stop, async |leadership, term| {
+        let fence = leadership::fence(&leadership);
+        let client = ClientBuilder::try_from(config.clone())?
+            .with_layer(&fence)
+            .build();
+        lead(&settings, client, leadership, &health, term).await;
+        Ok(())
+    })
+    .await?;
+    serving.await??;
+    info!("controller stopped");
+    Ok(())
+}
+
+/// Reconciles until `stop`, or until it is dropped, which ends every reconcile where it stands.
+async fn lead(
+    settings: &Settings,
+    client: Client,
+    leadership: Leadership,
+    health: &health::Health,
+    stop: CancellationToken,
+) {
     let reporter = Reporter {
         controller: "volttron-operator".into(),
         instance: settings.pod_name.clone(),
     };
-    let events = events::Events::spawn(Recorder::new(client.clone(), reporter));
-    let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()));
-    let (requests, request_stream) = cached(Api::<VolttronCertRequest>::all(client.clone()));
+    let recorder = Recorder::new(client.clone(), reporter);
+    let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
+    let (identities, room) = (identities::Identities::default(), room::Room::default());
+    let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
+    let (requests, request_stream) = cached(Api::<VolttronCertRequest>::all(client.clone()), {
+        let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
+        move |event| {
+            for gone in identities.observe(event, &triggers) {
+                room.leave(&gone, &triggers);
+            }
+        }
+    });
     let context = Arc::new(Context::new(
         client.clone(),
-        &settings,
+        leadership,
+        settings,
         instances.clone(),
         requests.clone(),
+        identities,
+        room,
         triggers,
         events,
     ));
 
-    let serving = health::serve(settings.listen, context.clone(), stop.clone()).await?;
+    health.show(&context);
     tokio::spawn(secrets::watch(context.clone(), stop.clone()));
+    tokio::spawn(namespaces::watch(context.clone(), stop.clone()));
     tokio::spawn(gate::watch(context.clone(), stop.clone()));
 
     let owned = watcher::Config::default().labels(&format!(
@@ -93,7 +155,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .owns(Api::<StatefulSet>::all(client.clone()), owned.clone())
         .owns(Api::<Service>::all(client.clone()), owned.clone())
         .owns(Api::<ConfigMap>::all(client.clone()), owned)
-        .with_config(controller::Config::default().concurrency(16))
+        .with_config(controller::Config::default().concurrency(INSTANCES_AT_ONCE))
         .reconcile_on(instance_triggers)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(instance::reconcile, instance::on_error, context.clone())
@@ -105,15 +167,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .run(request::reconcile, request::on_error, context.clone())
         .for_each(|_| std::future::ready(()));
     tokio::join!(instance_controller, request_controller);
-    serving.await??;
-    info!("controller stopped");
-    Ok(())
 }
 
 /// A cache of all `K`, and the stream of those that a user changed. Status written by this
-/// controller is cached and triggers nothing.
+/// controller is cached and triggers nothing. `observe` sees each event once it is cached.
 fn cached<K>(
     api: Api<K>,
+    observe: impl Fn(&watcher::Event<K>) + Send + Sync + 'static,
 ) -> (
     Store<K>,
     impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
@@ -132,10 +192,9 @@ where
             .default_backoff()
             .modify(|object| object.managed_fields_mut().clear()),
     )
-    .inspect(|event| {
-        if let Err(error) = event {
-            warn!(kind = %K::kind(&()), %error, "watch interrupted; it is resumed");
-        }
+    .inspect(move |event| match event {
+        Ok(event) => observe(event),
+        Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted; it is resumed"),
     })
     .applied_objects()
     .predicate_filter(changed_by_user, PredicateConfig::default());

@@ -20,9 +20,9 @@ use volttron_crds::{VolttronCertRequest, VolttronInstance, well_known};
 type Key = (String, String);
 type Fingerprint = [u8; 32];
 
-/// Fingerprints of the content of Secrets, by namespace and name.
-#[derive(Default)]
-pub(super) struct SecretIndex(Mutex<HashMap<Key, Fingerprint>>);
+/// Fingerprints of the content of Secrets, by namespace and name. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct SecretIndex(Arc<Mutex<HashMap<Key, Fingerprint>>>);
 
 impl SecretIndex {
     /// Whether the Secret is known to hold exactly `data`.

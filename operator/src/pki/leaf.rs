@@ -2,18 +2,16 @@
 
 use super::authority::Authority;
 use super::csr::CheckedRequest;
-use super::{to_offset_date_time, to_timestamp};
+use super::issue::issue;
+use super::{backdated, to_offset_date_time, to_timestamp, whole_second};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, PublicKeyData, SubjectPublicKeyInfo,
+    CertificateParams, CrlDistributionPoint, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SubjectPublicKeyInfo,
 };
 use std::fmt;
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-/// How far `notBefore` lies back, so that clocks that run behind accept a fresh certificate.
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
 /// A certificate's serial number: 128 random bits, unique to one request for good.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +31,12 @@ impl SerialNumber {
         rcgen::SerialNumber::from_slice(&self.0)
     }
 
+    /// A number from -1 to 1 that is the same for the same serial number and evenly spread.
+    pub(super) fn spread(&self) -> f64 {
+        let [.., high, low] = self.0;
+        f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX) * 2.0 - 1.0
+    }
+
     /// Reads what [`fmt::Display`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -46,10 +50,20 @@ impl fmt::Display for SerialNumber {
     }
 }
 
+/// What an instance says about the certificates of its agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafProfile {
+    /// Their life, which is cut to the life of the authority.
+    pub life: Duration,
+    /// The URI where the revocation list can be fetched (RFC 5280, section 4.2.1.13); none as long
+    /// as it is served nowhere.
+    pub crl_distribution_point: Option<String>,
+}
+
 /// A signed certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedCertificate {
-    /// The certificate, followed by intermediate CAs if there are any; the root is not in it (PEM).
+    /// The certificate, followed by the certificates between it and a root; no root is in it (PEM).
     pub chain: String,
     /// Start of its life.
     pub not_before: Timestamp,
@@ -57,15 +71,18 @@ pub struct SignedCertificate {
     pub not_after: Timestamp,
 }
 
-/// Why a checked request could not be signed.
+/// Why something that is fit to be signed could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeafError {
-    /// The certificate could not be built or signed.
+    /// The certificate or list could not be built or signed.
     #[error("the certificate could not be built")]
     Build(#[from] rcgen::Error),
+    /// What was built cannot be read again.
+    #[error("the certificate that was built is not DER")]
+    Encoding,
 }
 
-/// Signs `request` for `life`, which is cut to the life of the authority.
+/// Signs `request` as `profile` says.
 ///
 /// # Errors
 /// [`LeafError`] where rcgen or the CA's key fails.
@@ -73,44 +90,58 @@ pub fn sign(
     authority: &Authority,
     request: &CheckedRequest,
     serial: &SerialNumber,
-    life: Duration,
+    profile: &LeafProfile,
     now: Timestamp,
 ) -> Result<SignedCertificate, LeafError> {
     let key = SubjectPublicKeyInfo::from_der(&request.key.spki)?;
-    let not_before = now
-        .saturating_sub(BACKDATE)
-        .unwrap_or(now)
-        .max(authority.not_before());
-    let life = SignedDuration::try_from(life).unwrap_or(SignedDuration::MAX);
+    let not_before = backdated(now).max(authority.not_before());
+    let life = SignedDuration::try_from(profile.life).unwrap_or(SignedDuration::MAX);
     let not_after = now
         .saturating_add(life)
         .unwrap_or(Timestamp::MAX)
         .min(authority.not_after());
 
-    let mut params = CertificateParams::default();
-    params.serial_number = Some(serial.to_rcgen());
+    let mut params = client_params(&request.common_name.to_string(), serial);
     params.not_before = to_offset_date_time(not_before);
     params.not_after = to_offset_date_time(not_after);
-    params.distinguished_name = DistinguishedName::new();
-    let name = request.common_name.to_string();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, DnValue::Utf8String(name));
-    params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     if matches!(request.key.algorithm, super::csr::KeyKind::Rsa(_)) {
         params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
     }
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-
-    let certificate = params.signed_by(&key, authority.issuer())?;
-    let whole_second = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+    if let Some(uri) = &profile.crl_distribution_point {
+        let uris = vec![uri.clone()];
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris }];
+    }
     Ok(SignedCertificate {
-        chain: format!("{}{}", certificate.pem(), authority.intermediates()),
+        chain: issue(&params, &key, authority)?,
         not_before: whole_second(not_before),
         not_after: whole_second(not_after),
     })
+}
+
+/// What all certificates of clients have in common.
+pub(super) fn client_params(common_name: &str, serial: &SerialNumber) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(serial.to_rcgen());
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(
+        DnType::CommonName,
+        DnValue::Utf8String(common_name.to_owned()),
+    );
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// The serial number and the end of the first certificate of `chain` (PEM).
+#[must_use]
+pub fn serial_and_end(chain: &str) -> Option<(SerialNumber, Timestamp)> {
+    let block = pem::parse_many(chain).ok()?.into_iter().next()?;
+    let (_, certificate) = X509Certificate::from_der(block.contents()).ok()?;
+    let serial = certificate.raw_serial().try_into().ok()?;
+    let ends = to_timestamp(certificate.validity().not_after);
+    Some((SerialNumber(serial), ends))
 }
 
 /// Recognises `chain` as the certificate that [`sign`] made for this request, serial number and

@@ -1,8 +1,9 @@
 //! The broker's own certificate.
 
 use super::authority::Authority;
+use super::issue::issue;
 use super::leaf::{LeafError, SerialNumber, spki};
-use super::{to_offset_date_time, to_timestamp};
+use super::{backdated, to_offset_date_time, to_timestamp};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -35,11 +36,7 @@ pub fn issue_server_pair(
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::new(dns_names.to_vec())?;
     params.serial_number = Some(SerialNumber::random().to_rcgen());
-    params.not_before = to_offset_date_time(
-        now.saturating_sub(SignedDuration::from_mins(5))
-            .unwrap_or(now)
-            .max(authority.not_before()),
-    );
+    params.not_before = to_offset_date_time(backdated(now).max(authority.not_before()));
     params.not_after = to_offset_date_time(
         now.saturating_add(LIFE)
             .unwrap_or(Timestamp::MAX)
@@ -58,16 +55,15 @@ pub fn issue_server_pair(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    let certificate = params.signed_by(&key, authority.issuer())?;
     Ok(ServerPair {
-        chain: format!("{}{}", certificate.pem(), authority.intermediates()),
+        chain: issue(&params, &key, authority)?,
         key: key.serialize_pem(),
     })
 }
 
-/// Whether a stored pair can stay: its key fits, `authority` signed it, it covers `dns_names`, and
-/// more than a third of its life is left, or
-/// it lives as long as the authority itself.
+/// Whether a stored pair can stay: its key fits, `authority` signed it, the certificates behind it
+/// are those that belong there now, it covers `dns_names`, and more than a third of its life is
+/// left, or it lives as long as the authority itself.
 #[must_use]
 pub fn server_pair_is_current(
     authority: &Authority,
@@ -76,13 +72,19 @@ pub fn server_pair_is_current(
     dns_names: &[String],
     now: Timestamp,
 ) -> bool {
-    let Some(block) = pem::parse_many(chain)
-        .ok()
-        .and_then(|blocks| blocks.into_iter().next())
-    else {
+    let (Ok(blocks), Ok(behind)) = (
+        pem::parse_many(chain),
+        pem::parse_many(authority.intermediates()),
+    ) else {
         return false;
     };
-    let Ok((_, certificate)) = X509Certificate::from_der(block.contents()) else {
+    let Some((first, rest)) = blocks.split_first() else {
+        return false;
+    };
+    if rest != behind {
+        return false;
+    }
+    let Ok((_, certificate)) = X509Certificate::from_der(first.contents()) else {
         return false;
     };
     let Ok(key) = KeyPair::from_pem(key) else {

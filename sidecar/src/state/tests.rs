@@ -154,6 +154,7 @@ fn a_denial_closes_the_connection_and_names_who_denied_it() {
         by: Some("alice".to_owned()),
         at: NOW.to_string(),
         how: DecisionHow::Manual,
+        request: None,
         reason: Some("unknown building".to_owned()),
     });
     let link = Link::Open(None);

@@ -113,10 +113,11 @@ async fn generated(
     let settings = instance.spec.ca.generated.clone().unwrap_or_default();
     let instance_name = instance_name.clone();
     // An RSA key takes seconds to make.
-    let pair = tokio::task::spawn_blocking(move || pki::generate(&instance_name, &settings, now))
-        .await
-        .map_err(|_| Error::Incomplete("the CA key was not made"))?
-        .map_err(LeafError::from)?;
+    let pair =
+        tokio::task::spawn_blocking(move || pki::generate(&instance_name, &settings, 1, now))
+            .await
+            .map_err(|_| Error::Incomplete("the CA key was not made"))?
+            .map_err(LeafError::from)?;
     let text = |value: &str| ByteString(value.as_bytes().to_vec());
     let secret = Secret {
         metadata: own_secret_metadata(instance, name, context),

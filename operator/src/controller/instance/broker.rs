@@ -5,12 +5,12 @@ use super::authority::{delete_own_secret, own_secret_metadata};
 use super::objects::{self, Parts};
 use crate::broker::{
     ManagementClient, ManagementError, Repaired, Topology, UserKeeper, UserKeeperHandle,
-    boot_definitions, exchange_faults, password_hash,
+    boot_definitions, exchange_faults, password_hash, watch_pulse,
 };
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error, chain};
 use crate::controller::events::full_name;
-use crate::controller::request::gives_access;
+use crate::controller::revocations::{Publication, Target};
 use crate::pki::{self, Authority, ServerPair};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -20,11 +20,12 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
-use volttron_crds::{CommonName, VolttronInstance, well_known};
+use volttron_crds::{InstanceName, VolttronInstance, well_known};
 
 /// The broker as it was found.
 pub(super) struct Broker {
@@ -38,8 +39,11 @@ pub(super) struct Broker {
 #[derive(Clone)]
 struct Connection {
     made_from: String,
+    topology: Topology,
     client: ManagementClient,
     users: UserKeeperHandle,
+    /// Has the instance compared when the broker comes or goes.
+    _pulse: Arc<AbortOnDropHandle<()>>,
 }
 
 /// The connections to the brokers of all instances.
@@ -57,13 +61,16 @@ impl Connections {
 /// Sees that the broker's objects are there, and the broker is set up.
 pub(super) async fn ensure(
     instance: &VolttronInstance,
-    authority: &Authority,
+    instance_name: &InstanceName,
+    authority: &Arc<Authority>,
     context: &Context,
     now: Timestamp,
 ) -> Result<Broker, Error> {
+    publish_revocations(instance, authority, context).await?;
     let password = password(instance, context).await?;
     let pair = server_pair(instance, authority, context, now).await?;
     let topology = Topology {
+        instance: instance_name.clone(),
         virtual_host: instance.spec.broker.virtual_host.clone(),
     };
     let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
@@ -78,7 +85,7 @@ pub(super) async fn ensure(
     apply(&objects::service(instance), context).await?;
     apply(&objects::stateful_set(instance, &parts), context).await?;
 
-    let connection = match connect(instance, authority, &password, &topology, context) {
+    let connection = match connect(instance, authority, &password, &topology, context).await {
         Ok(connection) => connection,
         Err(error) => {
             return Ok(Broker {
@@ -95,6 +102,36 @@ pub(super) async fn ensure(
             Problem::Topology(fault) => fault,
         }),
     })
+}
+
+/// Sees that there is a revocation list before the broker starts, or trusts another CA: it refuses
+/// every certificate of a CA without one.
+async fn publish_revocations(
+    instance: &VolttronInstance,
+    authority: &Arc<Authority>,
+    context: &Context,
+) -> Result<(), Error> {
+    let reference = ObjectRef::from_obj(instance);
+    let (address, server_name) = objects::amqp_endpoint(instance);
+    let users = context
+        .runtimes
+        .of(&reference)
+        .and_then(|runtime| runtime.users.clone());
+    let publication = Publication {
+        instance: instance.clone(),
+        authorities: vec![authority.clone()],
+        target: Target {
+            address,
+            server_name,
+            roots: authority.bundle().to_owned(),
+        },
+        users,
+    };
+    context
+        .revocations
+        .of(&reference, context)
+        .publish(publication)
+        .await
 }
 
 /// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is
@@ -143,12 +180,7 @@ async fn set_up(
         }
         info!(instance = %full_name(instance), "broker topology declared");
     }
-    let wanted: HashSet<CommonName> = context
-        .requests_for(&ObjectRef::from_obj(instance))
-        .iter()
-        .filter(|request| request.metadata.deletion_timestamp.is_none() && gives_access(request))
-        .filter_map(|request| request.status.as_ref()?.common_name.as_ref()?.parse().ok())
-        .collect();
+    let wanted = context.names_with_access(&ObjectRef::from_obj(instance));
     let repaired = connection
         .users
         .reconcile(wanted)
@@ -186,7 +218,7 @@ fn with_hint(mut fault: Fault, instance: &VolttronInstance) -> Fault {
     fault
 }
 
-fn connect(
+async fn connect(
     instance: &VolttronInstance,
     authority: &Authority,
     password: &str,
@@ -199,22 +231,40 @@ fn connect(
             .as_bytes(),
     );
     let reference = ObjectRef::from_obj(instance);
-    let mut connections = context.connections.lock();
-    if let Some(known) = connections
-        .get(&reference)
-        .filter(|known| known.made_from == made_from)
-    {
+    let known = context.connections.lock().get(&reference).cloned();
+    if let Some(known) = known.as_ref().filter(|it| it.made_from == made_from) {
         return Ok(known.clone());
     }
     let address = objects::management_address(instance);
-    let client = ManagementClient::new(&address, password, authority.bundle())?;
-    let users = UserKeeper::spawn(client.clone(), topology.clone());
+    let client = ManagementClient::new(
+        &address,
+        password,
+        authority.bundle(),
+        context.leadership.clone(),
+    )?;
+    // A new CA or password does not make another broker: what its keeper knows stays true.
+    let users = match known.filter(|it| it.topology == *topology) {
+        Some(known) => {
+            known.users.use_client(client.clone()).await;
+            known.users
+        }
+        None => UserKeeper::spawn(client.clone(), topology.clone()),
+    };
+    let (triggers, instance) = (context.triggers.clone(), reference.clone());
+    let pulse = tokio::spawn(watch_pulse(client.clone(), move || {
+        triggers.instance(instance.clone());
+    }));
     let connection = Connection {
         made_from,
+        topology: topology.clone(),
         client,
         users,
+        _pulse: Arc::new(AbortOnDropHandle::new(pulse)),
     };
-    connections.insert(reference, connection.clone());
+    context
+        .connections
+        .lock()
+        .insert(reference, connection.clone());
     Ok(connection)
 }
 

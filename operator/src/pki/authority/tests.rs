@@ -1,48 +1,20 @@
 use super::*;
-use crate::pki::{
-    RequestProfile, SerialNumber, adopt, issue_server_pair, server_pair_is_current, sign, validate,
+use crate::pki::fixtures::{
+    authority, checked, client, first, generation, now, openssl_verifies_at, pair,
 };
-use base64::Engine;
+use crate::pki::{
+    LeafProfile, SerialNumber, adopt, cross_sign, issue_server_pair, server_pair_is_current, sign,
+    to_offset_date_time,
+};
+use jiff::SignedDuration;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyUsagePurpose,
+};
 use std::time::Duration;
-use volttron_crds::Subject;
+use volttron_crds::{GeneratedAuthority, KeyAlgorithm, Subject};
 use x509_parser::prelude::X509Version;
 
-const YEAR: Duration = Duration::from_hours(365 * 24);
-
-fn now() -> Timestamp {
-    "2026-06-01T12:00:00Z".parse().unwrap()
-}
-
-fn pair(settings: &GeneratedAuthority) -> GeneratedPair {
-    generate(&"central".parse().unwrap(), settings, now()).unwrap()
-}
-
-fn authority(pair: &GeneratedPair) -> Authority {
-    Authority::load(&pair.certificate, &pair.key, None, now()).unwrap()
-}
-
-fn checked(name: &str, key: &KeyPair) -> crate::pki::CheckedRequest {
-    let mut params = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "Elsewhere");
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let pem = params.serialize_request(key).unwrap().pem().unwrap();
-    let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
-    let profile = RequestProfile {
-        instance: "central".parse().unwrap(),
-        min_rsa_bits: 2048,
-        reserved_names: Vec::new(),
-    };
-    validate(&encoded, &profile).unwrap()
-}
-
-fn first(chain: &str) -> Vec<u8> {
-    certificate_blocks(chain).unwrap().remove(0)
-}
+const YEAR: LeafProfile = client(Duration::from_hours(365 * 24));
 
 #[test]
 fn a_generated_authority_loads_with_every_key_algorithm() {
@@ -85,6 +57,10 @@ fn a_pair_that_may_not_sign_is_refused_with_its_fault() {
     no_sign.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     no_sign.key_usages = vec![KeyUsagePurpose::CrlSign];
     let no_sign = no_sign.self_signed(&leaf_key).unwrap().pem();
+    let mut no_lists = CertificateParams::default();
+    no_lists.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    no_lists.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let no_lists = no_lists.self_signed(&leaf_key).unwrap().pem();
     let load = |certificate: &str, key: &str, at| {
         Authority::load(certificate, key, None, at).map_err(|e| e.reason())
     };
@@ -110,6 +86,7 @@ fn a_pair_that_may_not_sign_is_refused_with_its_fault() {
         (load(&good.certificate, &good.key, earlier), "NotYetValid"),
         (load(&leaf, &leaf_pem, now()), "NotACertificateAuthority"),
         (load(&no_sign, &leaf_pem, now()), "KeyUsageForbidsSigning"),
+        (load(&no_lists, &leaf_pem, now()), "KeyUsageForbidsSigning"),
     ] {
         assert_eq!(result.err(), Some(reason));
     }
@@ -126,7 +103,7 @@ fn an_intermediate_authority_needs_its_root_and_serves_its_chain() {
         .distinguished_name
         .push(DnType::CommonName, "central issuing CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = to_offset_date_time(now());
     params.not_after =
         to_offset_date_time(now().checked_add(SignedDuration::from_hours(8766)).unwrap());
@@ -143,6 +120,9 @@ fn an_intermediate_authority_needs_its_root_and_serves_its_chain() {
     assert_eq!(loaded.bundle(), root_authority.bundle());
     let with_roots = Authority::load(&intermediate, &key, Some(&root.certificate), now()).unwrap();
     assert_eq!(with_roots.bundle(), root_authority.bundle());
+    let foreign = crate::pki::fixtures::pair(&GeneratedAuthority::default()).certificate;
+    let foreign = Authority::load(&intermediate, &key, Some(&foreign), now());
+    assert!(matches!(foreign, Err(AuthorityError::ForeignRoot)));
     let stranger = pair(&GeneratedAuthority::default());
     let broken = format!("{intermediate}{}", stranger.certificate);
     assert!(matches!(
@@ -152,7 +132,7 @@ fn an_intermediate_authority_needs_its_root_and_serves_its_chain() {
 
     let agent = KeyPair::generate().unwrap();
     let request = checked("central.a.b", &agent);
-    let signed = sign(&loaded, &request, &SerialNumber::random(), YEAR, now()).unwrap();
+    let signed = sign(&loaded, &request, &SerialNumber::random(), &YEAR, now()).unwrap();
     assert_eq!(
         certificate_blocks(&signed.chain).unwrap().len(),
         2,
@@ -170,7 +150,7 @@ fn what_is_signed_is_the_profile_whatever_the_request_asked() {
         &authority,
         &request,
         &serial,
-        Duration::from_hours(1),
+        &client(Duration::from_hours(1)),
         now(),
     )
     .unwrap();
@@ -223,21 +203,21 @@ fn no_certificate_outlives_the_authority() {
         ..GeneratedAuthority::default()
     }));
     let request = checked("central.a.b", &KeyPair::generate().unwrap());
-    let signed = sign(&authority, &request, &SerialNumber::random(), YEAR, now()).unwrap();
+    let signed = sign(&authority, &request, &SerialNumber::random(), &YEAR, now()).unwrap();
     assert_eq!(signed.not_after, authority.not_after());
 }
 
 #[test]
 fn only_the_very_certificate_is_adopted() {
     let authority = authority(&pair(&GeneratedAuthority::default()));
-    let stranger = self::authority(&pair(&GeneratedAuthority::default()));
+    let stranger = crate::pki::fixtures::authority(&pair(&GeneratedAuthority::default()));
     let (key, other_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let (request, other) = (
         checked("central.a.b", &key),
         checked("central.a.b", &other_key),
     );
     let (serial, other_serial) = (SerialNumber::random(), SerialNumber::random());
-    let signed = sign(&authority, &request, &serial, YEAR, now()).unwrap();
+    let signed = sign(&authority, &request, &serial, &YEAR, now()).unwrap();
     assert_eq!(
         adopt(&authority, &request, &serial, &signed.chain),
         Some(signed.clone())
@@ -276,7 +256,9 @@ fn a_server_pair_is_kept_until_a_third_of_its_life_is_left() {
     assert!(is_current(&names, 0) && is_current(&names, 59));
     assert!(!is_current(&names, 61));
     assert!(!is_current(&["other".to_owned()], 0));
-    let stranger = self::authority(&self::pair(&GeneratedAuthority::default()));
+    let stranger = crate::pki::fixtures::authority(&crate::pki::fixtures::pair(
+        &GeneratedAuthority::default(),
+    ));
     assert!(!server_pair_is_current(
         &stranger,
         &pair.chain,
@@ -301,4 +283,123 @@ fn an_authority_does_not_print_its_key() {
         printed.starts_with("Authority { sha256:") && !printed.contains("PRIVATE"),
         "{printed}"
     );
+}
+
+#[test]
+fn a_chain_is_kept_only_with_the_certificates_that_belong_behind_it() {
+    let (old, new) = (generation(1), generation(2));
+    let cross = cross_sign(&old, &new, now()).unwrap().unwrap();
+    let names = ["localhost".to_owned()];
+    let is_current = |authority: &Authority, chain: &str, key: &str| {
+        server_pair_is_current(authority, chain, key, &names, now())
+    };
+    let before = issue_server_pair(&new, &names, now()).unwrap();
+    assert!(is_current(&new, &before.chain, &before.key));
+    let new = new.among(&[&old], &cross);
+    assert!(!is_current(&new, &before.chain, &before.key));
+    let during = issue_server_pair(&new, &names, now()).unwrap();
+    assert!(is_current(&new, &during.chain, &during.key));
+    let new = new.among(&[], "");
+    assert!(!is_current(&new, &during.chain, &during.key));
+}
+
+#[test]
+fn an_authority_knows_what_it_has_issued() {
+    let (one, other) = (generation(1), generation(2));
+    let request = checked("central.a.b", &KeyPair::generate().unwrap());
+    let signed = sign(&one, &request, &SerialNumber::random(), &YEAR, now()).unwrap();
+    assert!(one.issued(&signed.chain));
+    assert!(!other.issued(&signed.chain));
+    let namesake = authority(&pair(&GeneratedAuthority::default()));
+    assert!(
+        !namesake.issued(&signed.chain),
+        "the same name, another key"
+    );
+    assert!(!one.issued("nonsense"));
+}
+
+#[test]
+fn the_distribution_point_is_in_the_certificate_where_there_is_one() {
+    let authority = generation(1);
+    let request = checked("central.a.b", &KeyPair::generate().unwrap());
+    let profile = LeafProfile {
+        crl_distribution_point: Some("https://central.example/crl".to_owned()),
+        ..YEAR
+    };
+    let signed = sign(
+        &authority,
+        &request,
+        &SerialNumber::random(),
+        &profile,
+        now(),
+    )
+    .unwrap();
+    let der = first(&signed.chain);
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    let found =
+        certificate
+            .iter_extensions()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::CRLDistributionPoints(points) => Some(format!("{points:?}")),
+                _ => None,
+            });
+    let found = found.expect("the extension");
+    assert!(found.contains("https://central.example/crl"), "{found}");
+}
+
+#[test]
+fn an_authority_with_a_name_of_many_parts_signs_under_that_very_name() {
+    // openssl makes it now.
+    let now = Timestamp::now();
+    let (certificate, key) = in_a_directory_tree();
+    let authority = Authority::load(&certificate, &key, None, now).unwrap();
+    let request = checked("central.a.b", &KeyPair::generate().unwrap());
+    let signed = sign(&authority, &request, &SerialNumber::random(), &YEAR, now).unwrap();
+    let der = first(&signed.chain);
+    let (_, leaf) = X509Certificate::from_der(&der).unwrap();
+    assert_eq!(
+        leaf.issuer().to_string(),
+        "DC=org, DC=example, OU=Grid, OU=Keys, CN=Issuing CA"
+    );
+    assert!(authority.signed(&leaf) && authority.issued(&signed.chain));
+    openssl_verifies_at(&signed.chain, authority.bundle(), "sslclient", now).unwrap();
+    let list = crate::pki::sign_revocation_list(&authority, 1, &[], now).unwrap();
+    let der = pem::parse(&list.pem).unwrap().into_contents();
+    let (_, list) = x509_parser::parse_x509_crl(&der).unwrap();
+    assert_eq!(list.issuer().as_raw(), authority.subject());
+    let key = &leaf_key(&authority);
+    let (_, key) = x509_parser::x509::SubjectPublicKeyInfo::from_der(key).unwrap();
+    assert!(list.verify_signature(&key).is_ok());
+}
+
+fn leaf_key(authority: &Authority) -> Vec<u8> {
+    authority.root().spki.clone()
+}
+
+/// A CA as directory services name it, made by openssl: rcgen cannot write such a name.
+fn in_a_directory_tree() -> (String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args(["-keyout", "key.pem", "-out", "ca.pem", "-days", "3650"])
+        .args(["-subj", "/DC=org/DC=example/OU=Grid/OU=Keys/CN=Issuing CA"])
+        .args(["-addext", "keyUsage=critical,keyCertSign,cRLSign"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let read = |name| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    (read("ca.pem"), read("key.pem"))
 }

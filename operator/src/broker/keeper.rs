@@ -1,0 +1,431 @@
+//! The task that owns the users of one broker.
+//!
+//! It never waits for the broker: calls run beside it, and their outcomes come back to it. Imports
+//! and listings run one at a time, and whatever is ensured meanwhile goes into the next import.
+//! Removals wait for neither.
+
+use super::account::{Account, Drift, Users};
+use super::permissions::clash;
+use super::removals::Removals;
+use super::users::{Answer, Order, Repaired, SharedError};
+use super::{ManagementClient, ManagementError, Topology};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use volttron_crds::CommonName;
+
+/// At most so many users go into one import.
+const BATCH: usize = 512;
+
+/// What came of a call.
+enum Outcome {
+    Imported(Result<HashSet<CommonName>, SharedError>),
+    Listed(Comparison, Result<Users, SharedError>),
+    Removed(CommonName, Result<(), SharedError>),
+    Disconnected(CommonName, Result<(), SharedError>),
+}
+
+/// Who needs a user.
+struct Claim {
+    requester: String,
+    holders: HashSet<String>,
+}
+
+/// A comparison with the broker, and who asked for it.
+struct Comparison {
+    wanted: HashMap<CommonName, String>,
+    /// Released since the comparison before, so that `wanted` may be older than the release.
+    released: HashSet<CommonName>,
+    done: Answer<Repaired>,
+}
+
+pub(super) struct Keeper {
+    client: ManagementClient,
+    topology: Topology,
+    /// Users in here are never removed.
+    claims: HashMap<CommonName, Claim>,
+    /// The requesters of the names that were wanted in the last comparison.
+    recorded: HashMap<CommonName, String>,
+    /// Users known to be on the broker as they should be.
+    present: HashSet<CommonName>,
+    /// Users that others made, as last listed.
+    foreign: HashSet<String>,
+    /// Who waits for which user to be imported.
+    waiting: Vec<(CommonName, Answer<()>)>,
+    /// The users of the import that is under way.
+    importing: HashMap<CommonName, Vec<Answer<()>>>,
+    /// Whether an import or a listing is under way.
+    busy: bool,
+    comparisons: VecDeque<(HashMap<CommonName, String>, Answer<Repaired>)>,
+    removals: Removals,
+    /// Users that were found changed. What they have bound meanwhile goes with their connections,
+    /// which are closed when they are as they should be.
+    changed: HashSet<CommonName>,
+    /// Released since the last comparison was begun.
+    released: HashSet<CommonName>,
+    work: FuturesUnordered<BoxFuture<'static, Outcome>>,
+}
+
+impl Keeper {
+    pub(super) fn new(client: ManagementClient, topology: Topology) -> Self {
+        Self {
+            client,
+            topology,
+            claims: HashMap::new(),
+            recorded: HashMap::new(),
+            present: HashSet::new(),
+            foreign: HashSet::new(),
+            waiting: Vec::new(),
+            importing: HashMap::new(),
+            busy: false,
+            comparisons: VecDeque::new(),
+            removals: Removals::default(),
+            changed: HashSet::new(),
+            released: HashSet::new(),
+            work: FuturesUnordered::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            tokio::select! {
+                order = orders.recv() => {
+                    let Some(order) = order else { return };
+                    self.take(order);
+                    // What is there already goes into the same import.
+                    while let Ok(order) = orders.try_recv() {
+                        self.take(order);
+                    }
+                }
+                Some(outcome) = self.work.next() => self.settle(outcome),
+            }
+            self.start();
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Ensure {
+                name,
+                requester,
+                holder,
+                done,
+            } => self.ensure(name, requester, holder, done),
+            Order::Release {
+                name,
+                holder,
+                needed,
+                done,
+            } => self.release(name, &holder, needed, done),
+            Order::Disconnect { name, done } => self.disconnect(name, Some(done)),
+            Order::Reconcile { wanted, done } => self.comparisons.push_back((wanted, done)),
+            Order::Use(client) => self.client = client,
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Imported(result) => self.imported(result),
+            Outcome::Listed(comparison, result) => self.listed(comparison, result),
+            Outcome::Removed(name, result) => self.removed(name, &result),
+            Outcome::Disconnected(name, result) => {
+                // What fails is tried again at the next comparison.
+                if result.is_ok() {
+                    self.changed.remove(&name);
+                }
+            }
+        }
+    }
+
+    /// Starts what can be started.
+    fn start(&mut self) {
+        while let Some(name) = self.removals.next() {
+            let client = self.client.clone();
+            self.work.push(Box::pin(async move {
+                let result = client.delete_user(&name.to_string()).await;
+                Outcome::Removed(name, result.map_err(Arc::new))
+            }));
+        }
+        if self.busy {
+            return;
+        }
+        if let Some((wanted, done)) = self.comparisons.pop_front() {
+            self.busy = true;
+            let comparison = Comparison {
+                wanted,
+                released: std::mem::take(&mut self.released),
+                done,
+            };
+            let (client, topology) = (self.client.clone(), self.topology.clone());
+            self.work.push(Box::pin(async move {
+                let result = client.users(&topology).await;
+                Outcome::Listed(comparison, result.map_err(Arc::new))
+            }));
+        } else {
+            self.start_import();
+        }
+    }
+
+    fn start_import(&mut self) {
+        for (name, done) in std::mem::take(&mut self.waiting) {
+            let room = self.importing.len() < BATCH || self.importing.contains_key(&name);
+            if self.present.contains(&name) {
+                let _ = done.send(Ok(()));
+            } else if room && !self.removals.holds(&name) {
+                self.importing.entry(name).or_default().push(done);
+            } else {
+                self.waiting.push((name, done));
+            }
+        }
+        if self.importing.is_empty() {
+            return;
+        }
+        self.busy = true;
+        let names = self.importing.keys().cloned().collect();
+        let (client, topology) = (self.client.clone(), self.topology.clone());
+        self.work.push(Box::pin(async move {
+            let result = import(&client, &topology, names).await;
+            Outcome::Imported(result.map_err(Arc::new))
+        }));
+    }
+
+    fn ensure(&mut self, name: CommonName, requester: String, holder: String, done: Answer<()>) {
+        if let Some(error) = self.refusal(&name, &requester) {
+            let _ = done.send(Err(Arc::new(error)));
+            return;
+        }
+        let claim = self.claims.entry(name.clone()).or_insert_with(|| Claim {
+            requester,
+            holders: HashSet::new(),
+        });
+        claim.holders.insert(holder);
+        if self.present.contains(&name) {
+            let _ = done.send(Ok(()));
+        } else {
+            self.removals.retry(&name);
+            self.waiting.push((name, done));
+        }
+    }
+
+    fn refusal(&self, name: &CommonName, requester: &str) -> Option<ManagementError> {
+        if let Some(why) = clash(name) {
+            let name = name.to_string();
+            return Some(ManagementError::UnusableName { name, why });
+        }
+        let claimed = self.claims.get(name).map(|claim| &claim.requester);
+        let owner = claimed.or_else(|| self.recorded.get(name));
+        if let Some(owner) = owner.filter(|owner| *owner != requester) {
+            return Some(ManagementError::ClaimedByAnother {
+                name: name.to_string(),
+                requester: owner.clone(),
+            });
+        }
+        self.is_foreign(name)
+            .then(|| ManagementError::ForeignUser(name.to_string()))
+    }
+
+    fn is_foreign(&self, name: &CommonName) -> bool {
+        self.foreign.contains(&name.to_string())
+    }
+
+    fn release(&mut self, name: CommonName, holder: &str, needed: bool, done: Answer<()>) {
+        if let Some(claim) = self.claims.get_mut(&name) {
+            claim.holders.remove(holder);
+            if !claim.holders.is_empty() {
+                let _ = done.send(Ok(()));
+                return;
+            }
+            self.claims.remove(&name);
+        }
+        if needed {
+            let _ = done.send(Ok(()));
+            return;
+        }
+        self.recorded.remove(&name);
+        self.released.insert(name.clone());
+        // Nobody claims it, so that whoever waited has gone away.
+        self.waiting.retain(|(waiting, _)| *waiting != name);
+        if self.is_foreign(&name) {
+            let _ = done.send(Ok(()));
+        } else {
+            self.remove(name, Some(done));
+        }
+    }
+
+    fn disconnect(&self, name: CommonName, done: Option<Answer<()>>) {
+        let (client, foreign) = (self.client.clone(), self.is_foreign(&name));
+        self.work.push(Box::pin(async move {
+            let result = if foreign {
+                Ok(())
+            } else {
+                client.close_connections(&name.to_string()).await
+            };
+            let result = result.map_err(Arc::new);
+            if let Some(done) = done {
+                let _ = done.send(result.clone());
+            }
+            Outcome::Disconnected(name, result)
+        }));
+    }
+
+    fn remove(&mut self, name: CommonName, done: Option<Answer<()>>) {
+        self.changed.remove(&name);
+        self.present.remove(&name);
+        self.removals.add(name, done);
+    }
+
+    fn removed(&mut self, name: CommonName, result: &Result<(), SharedError>) {
+        if let Err(error) = result {
+            let mut others = Vec::new();
+            for (waiting, done) in std::mem::take(&mut self.waiting) {
+                if waiting == name {
+                    let _ = done.send(Err(error.clone()));
+                } else {
+                    others.push((waiting, done));
+                }
+            }
+            self.waiting = others;
+        }
+        let importing = self.importing.contains_key(&name);
+        self.removals.ended(name, result, importing);
+    }
+
+    fn imported(&mut self, result: Result<HashSet<CommonName>, SharedError>) {
+        self.busy = false;
+        for (name, waiters) in std::mem::take(&mut self.importing) {
+            self.removals.imported(&name);
+            let answer = match &result {
+                Err(error) => Err(error.clone()),
+                Ok(foreign) if foreign.contains(&name) => {
+                    self.foreign.insert(name.to_string());
+                    Err(Arc::new(ManagementError::ForeignUser(name.to_string())))
+                }
+                Ok(_) => {
+                    if self.changed.contains(&name) {
+                        self.disconnect(name.clone(), None);
+                    }
+                    if !self.removals.holds(&name) {
+                        self.present.insert(name);
+                    }
+                    Ok(())
+                }
+            };
+            for done in waiters {
+                let _ = done.send(answer.clone());
+            }
+        }
+    }
+
+    fn listed(&mut self, comparison: Comparison, result: Result<Users, SharedError>) {
+        self.busy = false;
+        let Comparison {
+            wanted,
+            released,
+            done,
+        } = comparison;
+        let Users { mut agents, others } = match result {
+            Ok(users) => users,
+            Err(error) => {
+                let _ = done.send(Err(error));
+                return;
+            }
+        };
+        self.foreign = others;
+        self.recorded = wanted;
+        self.recorded.retain(|name, _| {
+            !released.contains(name) && !self.released.contains(name) && clash(name).is_none()
+        });
+        let names: HashSet<CommonName> = self
+            .recorded
+            .keys()
+            .chain(self.claims.keys())
+            .filter(|name| !self.is_foreign(name))
+            .cloned()
+            .collect();
+        let mut waiting = HashSet::new();
+        for (name, done) in std::mem::take(&mut self.waiting) {
+            if self.is_foreign(&name) {
+                let error = ManagementError::ForeignUser(name.to_string());
+                let _ = done.send(Err(Arc::new(error)));
+            } else if names.contains(&name) {
+                waiting.insert(name.clone());
+                self.waiting.push((name, done));
+            }
+        }
+        self.present.clear();
+        let (mut restoring, mut removing) = (Vec::new(), Vec::new());
+        for name in names {
+            let wanted = Account::of_agent(&name, &self.topology);
+            let drift = agents.remove(&name).map(|found| found.drift_from(&wanted));
+            self.removals.retry(&name);
+            match drift {
+                None => {}
+                Some(Drift::None) if self.removals.holds(&name) => {}
+                Some(Drift::None) => {
+                    if self.changed.contains(&name) {
+                        self.disconnect(name.clone(), None);
+                    }
+                    self.present.insert(name);
+                    continue;
+                }
+                Some(Drift::Differs) => {
+                    self.changed.insert(name.clone());
+                }
+                // Taking away one topic permission takes all: until the next one is there the user
+                // could bind anything. So it goes, and comes back as it should be.
+                Some(Drift::Exceeds) => self.remove(name.clone(), None),
+            }
+            if !waiting.contains(&name) {
+                let (sender, receiver) = oneshot::channel();
+                self.waiting.push((name, sender));
+                restoring.push(receiver);
+            }
+        }
+        for name in agents.into_keys() {
+            let (sender, receiver) = oneshot::channel();
+            self.remove(name, Some(sender));
+            removing.push(receiver);
+        }
+        tokio::spawn(async move {
+            let repaired = Repaired {
+                restored: restoring.len(),
+                removed: removing.len(),
+            };
+            let _ = done.send(all(restoring, removing).await.map(|()| repaired));
+        });
+    }
+}
+
+/// Lets `names` in, but for those that are users which others made: they are returned.
+async fn import(
+    client: &ManagementClient,
+    topology: &Topology,
+    mut names: Vec<CommonName>,
+) -> Result<HashSet<CommonName>, ManagementError> {
+    let foreign = client.foreign(&names, topology).await?;
+    names.retain(|name| !foreign.contains(name));
+    if !names.is_empty() {
+        for definitions in topology.agent_definitions(names.iter()) {
+            client.import(&definitions).await?;
+        }
+    }
+    Ok(foreign)
+}
+
+/// Waits for all repairs. One that was given up meanwhile, because its user was released, is done.
+async fn all(
+    restoring: Vec<oneshot::Receiver<Result<(), SharedError>>>,
+    removing: Vec<oneshot::Receiver<Result<(), SharedError>>>,
+) -> Result<(), SharedError> {
+    for repair in restoring.into_iter().chain(removing) {
+        match repair.await {
+            Ok(Err(error)) if error.is_about_the_name() => {}
+            Ok(result) => result?,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
