@@ -5,7 +5,7 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use volttron_crds::{Phase, VolttronCertRequest, well_known};
-use volttron_tests::{Agent, Playground, Space, run};
+use volttron_tests::{Agent, Playground, SOON, Space, run};
 
 #[test]
 fn kubectl_annotate_decides_and_says_why_it_does_not() {
@@ -42,7 +42,11 @@ fn kubectl_annotate_decides_and_says_why_it_does_not() {
         let (done, said) =
             annotate("alice", &["volttron.org/decision=approved", "--overwrite"]).await;
         assert!(done, "{said}");
-        space.issued("agent").await;
+        // A new certificate waits until the broker refuses the denied one; the decision holds at once.
+        let again = |request: &VolttronCertRequest| {
+            matches!(request.phase(), Some(Phase::Approved | Phase::Issued))
+        };
+        space.until("agent", "is approved again", SOON, again).await;
     });
 }
 
