@@ -27,6 +27,7 @@ mod agent;
 mod broker;
 mod children;
 mod instance;
+mod linter;
 #[allow(
     clippy::module_inception,
     reason = "its node is what the module is about"
@@ -44,6 +45,7 @@ mod wait;
 pub use agent::{Agent, Login, encode};
 pub use broker::Broker;
 pub use instance::Instance;
+pub use linter::{Finding, lint};
 pub use openssl::{openssl, openssl_fails, openssl_with};
 pub use operator::{Answer, Operator, sidecar_program};
 pub use playground::{Playground, Replica, SYSTEM, Setup};
