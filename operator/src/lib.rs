@@ -7,6 +7,7 @@ mod controller;
 mod leadership;
 mod logging;
 pub mod pki;
+pub mod revocation;
 
 use clap::{Parser, Subcommand};
 

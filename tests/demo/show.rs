@@ -98,7 +98,7 @@ impl Show {
   export KUBECONFIG={kubeconfig} PATH=\"{}:$PATH\"
   kubectl get vinst,vcr -A
   kubectl describe vcr -n {agents}
-  kubectl logs -n volttron-system deployment/volttron-operator
+  kubectl logs -n volttron-system -l app.kubernetes.io/name=volttron-operator --prefix --tail=-1
   kubectl annotate vcr -n {agents} --all --overwrite volttron.org/decision=approved
   make cluster-down",
             node.tools(),

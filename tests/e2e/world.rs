@@ -96,8 +96,8 @@ impl World {
         Ok(())
     }
 
-    /// The controller's pod.
-    pub fn controller(&self) -> anyhow::Result<String> {
+    /// The names of the controller's pods.
+    pub fn controllers(&self) -> anyhow::Result<Vec<String>> {
         let pods = self.node.json(&[
             "get",
             "pods",
@@ -105,8 +105,17 @@ impl World {
             SYSTEM,
             "--selector=app.kubernetes.io/component=controller",
         ])?;
-        let name = pods["items"][0]["metadata"]["name"].as_str();
-        Ok(name.context("there is no controller")?.to_owned())
+        let pods = pods["items"].as_array().into_iter().flatten();
+        let names = pods.filter_map(|pod| pod["metadata"]["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// The pod of the controller that leads.
+    pub fn leader(&self) -> anyhow::Result<String> {
+        let lease = self.node.object(SYSTEM, "lease", "volttron-operator")?;
+        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+        let pod = holder.split_once('_').context("nobody leads")?.0;
+        Ok(pod.to_owned())
     }
 }
 

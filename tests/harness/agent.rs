@@ -10,9 +10,10 @@ use lapin::uri::{
 };
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,16 +105,7 @@ impl Login {
 
     fn tls(&self) -> Result<Arc<ClientConfig>, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(self.trust.as_bytes()) {
-            let certificate = certificate.map_err(|error| text(&error))?;
-            roots.add(certificate).map_err(|error| text(&error))?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| text(&error))?
-            .with_root_certificates(roots);
+        let config = trusting(&self.trust)?;
         let Some((chain, key)) = &self.certificate else {
             return Ok(Arc::new(config.with_no_client_auth()));
         };
@@ -122,6 +114,23 @@ impl Login {
         let config = config.with_client_auth_cert(chain.map_err(|error| text(&error))?, key);
         config.map(Arc::new).map_err(|error| text(&error))
     }
+}
+
+/// The beginning of a TLS client's configuration, with trust in these CA certificates (PEM) alone.
+pub(crate) fn trusting(
+    bundle: &str,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        let certificate = certificate.map_err(|error| text(&error))?;
+        roots.add(certificate).map_err(|error| text(&error))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| text(&error))?;
+    Ok(config.with_root_certificates(roots))
 }
 
 impl Broker<'_> {

@@ -28,6 +28,7 @@ mod broker;
 mod children;
 mod instance;
 mod linter;
+mod management;
 #[allow(
     clippy::module_inception,
     reason = "its node is what the module is about"
@@ -46,6 +47,7 @@ pub use agent::{Agent, Login, encode};
 pub use broker::Broker;
 pub use instance::Instance;
 pub use linter::{Finding, lint};
+pub use management::ManagementProxy;
 pub use openssl::{openssl, openssl_fails, openssl_with};
 pub use operator::{Answer, Operator, sidecar_program};
 pub use playground::{Playground, Replica, SYSTEM, Setup};

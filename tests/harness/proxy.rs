@@ -41,6 +41,14 @@ struct Shared {
     away: AtomicBool,
     /// Which paths are answered with 503.
     refused: Mutex<Vec<String>>,
+    hidden: Mutex<Hidden>,
+}
+
+/// What the API server seems not to serve.
+#[derive(Default)]
+struct Hidden {
+    prefix: Option<String>,
+    asked: usize,
 }
 
 #[derive(Default)]
@@ -76,6 +84,7 @@ impl FaultProxy {
             cut: watch::Sender::new(()),
             away: AtomicBool::new(false),
             refused: Mutex::default(),
+            hidden: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -160,6 +169,20 @@ impl FaultProxy {
     pub fn refuse(&self, paths: &[&str]) {
         *self.shared.refused() = paths.iter().map(ToString::to_string).collect();
     }
+
+    /// Answers as an API server that does not serve the paths which begin with `prefix`; or as it is again.
+    pub fn hide(&self, prefix: Option<&str>) {
+        *self.shared.hidden() = Hidden {
+            prefix: prefix.map(str::to_owned),
+            asked: 0,
+        };
+        self.cut();
+    }
+
+    /// How often something hidden was asked for.
+    pub fn hidden(&self) -> usize {
+        self.shared.hidden().asked
+    }
 }
 
 impl Drop for FaultProxy {
@@ -184,6 +207,21 @@ impl Shared {
         refused || self.away.load(Ordering::SeqCst)
     }
 
+    fn hidden(&self) -> MutexGuard<'_, Hidden> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a path is hidden; counts that it was asked for.
+    fn hides(&self, path: &str) -> bool {
+        let mut hidden = self.hidden();
+        let hides = hidden
+            .prefix
+            .as_ref()
+            .is_some_and(|it| path.starts_with(it));
+        hidden.asked += usize::from(hides);
+        hides
+    }
+
     /// Notes a write; returns the fault that belongs to it.
     fn note(&self, method: &Method, uri: &Uri) -> Option<Fault> {
         let path = uri.path();
@@ -206,6 +244,9 @@ impl Shared {
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if shared.refuses(request.uri()) {
         return (StatusCode::SERVICE_UNAVAILABLE, "away").into_response();
+    }
+    if shared.hides(request.uri().path()) {
+        return (StatusCode::NOT_FOUND, "404 page not found").into_response();
     }
     let what = format!("{} {}", request.method(), request.uri().path());
     let fault = shared.note(request.method(), request.uri());

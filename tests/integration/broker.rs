@@ -1,17 +1,43 @@
 //! Brokers that are away, were changed by hand, or have lost their memory.
 
-use crate::shared::playground;
+use crate::shared::{central, playground};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use local_cluster::Base;
 use serde_json::json;
 use std::time::Duration;
-use volttron_crds::Phase;
-use volttron_tests::{Agent, Broker, Issued, Login, SYSTEM, Space, run};
+use volttron_crds::{Phase, VolttronCertRequest};
+use volttron_tests::{Agent, Broker, Issued, Login, SOON, SYSTEM, Space, run};
 
 /// The operator looks at a broker that is fine every half minute.
 const NOTICED: Duration = Duration::from_secs(75);
+
+/// What is done to the users of the operator, by `rabbitmqctl`.
+const CHANGES: [&str; 11] = [
+    "delete_user drift.a.lost",
+    "set_permissions -p volttron drift.a.grown .* .* .*",
+    "clear_topic_permissions -p volttron drift.a.narrow",
+    "set_topic_permissions -p volttron drift.a.wide volttron .* .*",
+    "set_topic_permissions -p volttron drift.a.extra amq.topic .* .*",
+    "add_vhost other",
+    "set_permissions -p other drift.a.elsewhere .* .* .*",
+    "set_user_tags drift.a.tagged volttron-agent administrator",
+    "change_password drift.a.secret secret",
+    "add_user drift.a.stale secret",
+    "set_user_tags drift.a.stale volttron-agent",
+];
+
+/// Users of others, whatever they are called and whatever tag they have.
+const OTHERS: [&str; 7] = [
+    "add_user somebody-else secret",
+    "add_user bob secret",
+    "set_user_tags bob volttron-agent",
+    "add_user elsewhere.a.b secret",
+    "set_user_tags elsewhere.a.b volttron-agent",
+    "add_user drift.router secret",
+    "set_user_tags drift.router volttron-agent",
+];
 
 #[test]
 fn a_broker_that_is_away_or_has_lost_its_disk_gets_everything_back() {
@@ -74,41 +100,48 @@ fn what_is_changed_by_hand_on_a_broker_is_put_right() {
         let (lost, grown) = (Agent::new("drift.a.lost"), Agent::new("drift.a.grown"));
         let lost_issued = issue(&space, &broker, "lost", &lost).await;
         let grown_issued = issue(&space, &broker, "grown", &grown).await;
-        let before = permissions(&broker).await;
+        for name in ["narrow", "wide", "extra", "elsewhere", "tagged", "secret"] {
+            let agent = Agent::new(&format!("drift.a.{name}"));
+            issue(&space, &broker, name, &agent).await;
+        }
+        let connection = broker
+            .connect(Login::certificate(&grown, &grown_issued))
+            .await
+            .unwrap();
+        let before = users(&broker).await;
+        assert_eq!(before.matches("__pubsub__").count(), 3 * 8, "{before}");
 
-        broker.ctl(&["delete_user", &lost.common_name]).await;
-        broker
-            .ctl(&[
-                "set_permissions",
-                "-p",
-                "volttron",
-                &grown.common_name,
-                ".*",
-                ".*",
-                ".*",
-            ])
-            .await;
-        broker.ctl(&["add_user", "drift.a.stale", "secret"]).await;
-        broker
-            .ctl(&["set_user_tags", "drift.a.stale", "volttron-agent"])
-            .await;
-        broker.ctl(&["add_user", "somebody-else", "secret"]).await;
+        for line in CHANGES.iter().chain(&OTHERS) {
+            broker.ctl(&line.split(' ').collect::<Vec<_>>()).await;
+        }
         broker.user("drift.a.stale", false, NOTICED).await;
         space
             .playground
             .eventually("users and permissions are restored", NOTICED, async || {
-                let now = permissions(&broker).await;
+                let now = users(&broker).await;
                 if now == before { Ok(()) } else { Err(now) }
+            })
+            .await;
+        space
+            .playground
+            .eventually("a changed user is disconnected", NOTICED, async || {
+                if connection.status().connected() {
+                    Err("it is connected".to_owned())
+                } else {
+                    Ok(())
+                }
             })
             .await;
         broker
             .connect(Login::certificate(&lost, &lost_issued))
             .await
             .unwrap();
-        assert!(
-            broker.has_user("somebody-else").await,
-            "a user that is not the operator's was removed"
-        );
+        for other in ["somebody-else", "bob", "elsewhere.a.b", "drift.router"] {
+            assert!(
+                broker.has_user(other).await,
+                "{other} is not the operator's, and was removed"
+            );
+        }
 
         broker.ctl(&["delete_vhost", "volttron"]).await;
         space
@@ -125,7 +158,7 @@ fn what_is_changed_by_hand_on_a_broker_is_put_right() {
                     "arguments",
                 ];
                 let exchanges = broker.try_ctl(&arguments).await?;
-                let now = permissions(&broker).await;
+                let now = users(&broker).await;
                 let whole = exchanges.contains(
                     "volttron\ttopic\ttrue\t[{\"alternate-exchange\",\"undeliverable\"}]",
                 ) && exchanges.contains("undeliverable\tfanout\ttrue")
@@ -193,25 +226,85 @@ fn a_changed_password_is_told_and_taken_up_by_the_brokers_next_start() {
     });
 }
 
+#[test]
+fn a_user_that_has_just_been_made_by_somebody_else_is_not_taken_over() {
+    run(async {
+        let central = central().await;
+        let space = playground().await.space("taken").await;
+        let agent = Agent::new("central.taken.agent");
+        space.file("agent", &central.instance, &agent.csr).await;
+        space.phase("agent", Phase::Pending).await;
+        central
+            .ctl(&["add_user", &agent.common_name, "secret"])
+            .await;
+        space.approve("agent").await;
+        let says = space.says("agent", "Issued", "BrokerUserExists").await;
+        assert!(says.contains("was not made by the operator"), "{says}");
+        central
+            .ctl(&["authenticate_user", &agent.common_name, "secret"])
+            .await;
+        central.ctl(&["delete_user", &agent.common_name]).await;
+        space.issued_within("agent", NOTICED * 2).await;
+    });
+}
+
+#[test]
+fn a_name_that_two_ask_for_goes_to_one_of_them() {
+    run(async {
+        let central = central().await;
+        let [first, second] =
+            ["claim", "claim"].map(async |name| playground().await.space(name).await);
+        let (first, second) = futures::join!(first, second);
+        let agents = ["central.claim.agent"; 2].map(Agent::new);
+        for (space, agent) in [(&first, &agents[0]), (&second, &agents[1])] {
+            space.file("agent", &central.instance, &agent.csr).await;
+            space.phase("agent", Phase::Pending).await;
+        }
+        futures::join!(first.approve("agent"), second.approve("agent"));
+        let (winner, loser) = playground()
+            .await
+            .eventually("one of them is issued", SOON, async || {
+                let issued = |request: VolttronCertRequest| request.phase() == Some(Phase::Issued);
+                let (one, other) = futures::join!(first.get("agent"), second.get("agent"));
+                match (issued(one), issued(other)) {
+                    (true, false) => Ok((&first, &second)),
+                    (false, true) => Ok((&second, &first)),
+                    (false, false) => Err("none".to_owned()),
+                    (true, true) => panic!("both were issued"),
+                }
+            })
+            .await;
+        let says = loser.says("agent", "Issued", "BrokerUserExists").await;
+        assert!(says.contains(&winner.user), "{says}");
+        assert!(loser.secret("agent").await.is_none());
+
+        // The other gets it when the first gives it up.
+        winner.delete("agent").await;
+        winner.gone("agent").await;
+        loser.issued_within("agent", NOTICED * 2).await;
+    });
+}
+
 async fn issue(space: &Space<'_>, broker: &Broker<'_>, name: &str, agent: &Agent) -> Issued {
     space.file(name, &broker.instance, &agent.csr).await;
     space.approve(name).await;
     space.issued(name).await
 }
 
-async fn permissions(broker: &Broker<'_>) -> String {
-    let arguments = [
-        "list_permissions",
-        "--quiet",
-        "--no-table-headers",
-        "-p",
-        "volttron",
-    ];
-    let listed = broker.try_ctl(&arguments).await.unwrap_or_default();
-    let mut lines: Vec<_> = listed
-        .lines()
-        .filter(|line| line.starts_with("drift."))
-        .collect();
+/// The users of the operator's and all that they may.
+async fn users(broker: &Broker<'_>) -> String {
+    let mut lines = Vec::new();
+    for arguments in [
+        &["list_users"] as &[_],
+        &["list_permissions", "-p", "volttron"],
+        &["list_topic_permissions", "-p", "volttron"],
+        &["list_permissions", "-p", "other"],
+    ] {
+        let arguments = [arguments, &["--quiet", "--no-table-headers"]].concat();
+        let listed = broker.try_ctl(&arguments).await.unwrap_or_default();
+        let agents = listed.lines().filter(|line| line.starts_with("drift.a."));
+        lines.extend(agents.map(str::to_owned));
+    }
     lines.sort_unstable();
     lines.join("\n")
 }

@@ -147,17 +147,24 @@ async fn at_each_write(
             before(&name).await;
             let mut fired = proxy.kill_at(number, moment, operator.killer());
             let mut life = std::pin::pin!(life(&name));
-            let write = tokio::select! {
+            let mut write = tokio::select! {
                 () = &mut life => None,
                 write = &mut fired => write.ok(),
             };
+            let lived = write.is_none();
+            proxy.spare();
+            if lived {
+                // The last write may have ended the life before it ended the operator.
+                write = fired.await.ok();
+            }
             let is_last = write.is_none();
             if let Some(write) = &write {
                 println!("{number}, {moment:?}: {write}");
                 operator.start_again();
-                life.await;
+                if !lived {
+                    life.await;
+                }
             }
-            proxy.spare();
             after(&name).await;
             killed.insert(
                 name.clone(),

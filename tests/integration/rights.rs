@@ -11,7 +11,8 @@ use volttron_tests::{Playground, SYSTEM, run};
 const ROLES: &str = "
 ClusterRole volttron-operator-controller
   volttroninstances.volttron.org                 list watch patch
-  volttroncertrequests.volttron.org              list watch patch
+  volttroncertrequests.volttron.org              list watch patch delete
+  namespaces                                     list watch
   volttroninstances.volttron.org/status          patch
   volttroncertrequests.volttron.org/status       patch
   volttroninstances.volttron.org/finalizers      update
@@ -27,6 +28,8 @@ ClusterRole volttron-operator-controller
 
 Role volttron-system/volttron-operator-controller
   volttroncertrequests.volttron.org              create
+  leases.coordination.k8s.io                     create
+  leases.coordination.k8s.io@volttron-operator   get update
 
 ClusterRole volttron-operator-sidecar
   volttroncertrequests.volttron.org              get list watch create

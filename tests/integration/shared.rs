@@ -71,6 +71,7 @@ pub async fn disturbed() -> Turn {
     .await
     .unwrap();
     playground.proxy().count(&[]);
+    playground.proxy().hide(None);
     playground.proxy().set_away(false);
     playground.proxy().refuse(&[]);
     if playground.operator().pid().is_none() {

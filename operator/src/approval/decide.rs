@@ -1,8 +1,9 @@
 //! What is to be done with a request.
 
-use super::annotation::{Verdict, verdict};
+use super::identity::{Conflict, Ruling, Standing};
 use crate::pki::{CheckedRequest, Rejection};
 use jiff::Timestamp;
+use std::time::Duration;
 use volttron_crds::{Phase, VolttronCertRequest};
 
 /// What was observed of a request and of the world around it.
@@ -12,13 +13,21 @@ pub struct Observed<'a> {
     pub request: &'a VolttronCertRequest,
     /// What the check of its signing request gave.
     pub checked: &'a Result<CheckedRequest, Rejection>,
+    /// What was decided about it and its identity, and who else wants its name.
+    pub standing: &'a Standing,
+    /// Why the instance does not take requests from its namespace, if it does not.
+    pub shut_out: Option<&'a Waiting>,
+    /// Why there is no room for it among those that wait, if there is none.
+    pub crowded_out: Option<&'a Waiting>,
     /// What an approved request would still wait for; `None` where everything is ready to sign.
     pub obstacle: Option<&'a Waiting>,
+    /// How long a request may wait for a decision.
+    pub pending_life: Duration,
     /// The time.
     pub now: Timestamp,
 }
 
-/// What an approved request waits for. The text is the condition's message.
+/// What a request waits for. The text is the condition's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Waiting {
     /// The instance does not exist.
@@ -39,6 +48,50 @@ pub enum Waiting {
     /// The broker has a user of that name that is not an agent's.
     #[error("{0}")]
     UserName(String),
+    /// The instance does not take requests from this namespace.
+    #[error("VolttronInstance {instance} does not take requests from namespace {namespace}: {why}")]
+    Namespace {
+        /// The instance.
+        instance: String,
+        /// The request's namespace.
+        namespace: String,
+        /// What spec.requests.allowedNamespaces says, and what to change.
+        why: &'static str,
+    },
+    /// There are too many undecided requests for the instance.
+    #[error(
+        "{0} requests for the instance wait for a decision already, as many as \
+         spec.requests.maxPending allows; this one is looked at when there is room, and an \
+         administrator may decide on it before"
+    )]
+    Room(i32),
+    /// There are too many undecided requests of the requester.
+    #[error(
+        "{0} requests of this requester wait for a decision already, as many as \
+         spec.requests.maxPendingPerRequester allows; this one is looked at when there is room, and \
+         an administrator may decide on it before"
+    )]
+    RequesterRoom(i32),
+    /// Another requester has, or wants, the name.
+    #[error(
+        "{}", match .0 {
+            Conflict { requester, request, bound: true } => format!(
+                "the common name is bound to {requester} by request {request}: to give it to \
+                 another requester, deny or delete that request first"
+            ),
+            Conflict { requester, request, bound: false } => format!(
+                "{requester} asked for the same common name before, with request {request}, and \
+                 that waits for a decision too: approve the one who should have the name"
+            ),
+        }
+    )]
+    Conflict(Conflict),
+    /// A denied certificate of the same name is not refused by the broker yet.
+    #[error(
+        "the name was denied before, and the broker does not refuse the earlier certificate yet: \
+         {0}; the new one is let in as soon as it does, which can take two minutes"
+    )]
+    Revocation(String),
     /// The Secret's name is taken.
     #[error(
         "Secret {0} exists and does not belong to this request; it is left as it is: delete or \
@@ -63,6 +116,11 @@ impl Waiting {
             Self::Broker(_) => "BrokerNotReady",
             Self::Gate(_) => "ApprovalGateMissing",
             Self::UserName(_) => "BrokerUserExists",
+            Self::Namespace { .. } => "NamespaceNotAllowed",
+            Self::Room(_) => "TooManyPending",
+            Self::RequesterRoom(_) => "TooManyPendingOfRequester",
+            Self::Conflict(_) => "IdentityConflict",
+            Self::Revocation(_) => "RevocationNotEnforced",
             Self::Secret(_) => "SecretExists",
         }
     }
@@ -73,17 +131,19 @@ impl Waiting {
 pub enum Step<'a> {
     /// It can never be signed as it is.
     Fail(&'a Rejection),
-    /// It waits for its instance, or for an administrator.
-    Pend(Option<&'a Waiting>),
+    /// It waits for its instance, for room, or for an administrator.
+    Pend(Option<Waiting>),
+    /// Nobody decided on it for too long.
+    Lapse,
     /// It is approved and waits for something else.
-    Hold(Verdict, &'a Waiting),
+    Hold(Ruling, &'a Waiting),
     /// It is approved: see that user, Secret and status are there. Signs only where no certificate
     /// was made before.
-    Issue(Verdict, &'a CheckedRequest),
+    Issue(Ruling, &'a CheckedRequest),
     /// It was issued and nobody decided otherwise: see that user and Secret stay.
     Keep(&'a CheckedRequest),
-    /// It is denied: see that there is no user and no Secret.
-    Deny(Verdict),
+    /// It is denied: see that there is no user and no Secret, and that its certificate is revoked.
+    Deny(Ruling),
     /// Its certificate has run out: see that there is no user.
     Expire,
 }
@@ -94,31 +154,58 @@ pub fn decide(observed: Observed<'_>) -> Step<'_> {
     let Observed {
         request,
         checked,
+        standing,
         obstacle,
         now,
+        ..
     } = observed;
-    let verdict = verdict(request);
     // A denial holds whatever else is wrong with the request.
-    if let Some(denied) = verdict.clone().filter(|verdict| !verdict.approved) {
+    if let Some(denied) = standing.ruling.clone().filter(|ruling| !ruling.approved) {
         return Step::Deny(denied);
     }
     let certificate_ends = certificate_ends(request);
     if certificate_ends.is_some_and(|ends| ends <= now) {
         return Step::Expire;
     }
-    let checked = match (checked, obstacle) {
-        (Ok(checked), _) => checked,
-        (Err(rejection), _) => return Step::Fail(rejection),
+    let checked = match checked {
+        Ok(checked) => checked,
+        Err(rejection) => return Step::Fail(rejection),
     };
     let is_out = certificate_ends.is_some() && request.phase() == Some(Phase::Issued);
-    match (verdict, obstacle) {
-        (Some(approved), None) => Step::Issue(approved, checked),
-        // An issued certificate stays: while the broker is away, and when the annotation is taken
-        // away, which is no denial.
+    let approved = standing.ruling.clone();
+    match (approved, obstacle) {
+        (Some(approved), None) if is_out => Step::Issue(approved, checked),
+        // An issued certificate stays: while the broker is away, when its namespace is shut out,
+        // and when the annotation is taken away, which is no denial.
         _ if is_out => Step::Keep(checked),
+        _ if observed.shut_out.is_some() => Step::Pend(observed.shut_out.cloned()),
+        (Some(_), _) if standing.is_blocked() => {
+            Step::Pend(standing.conflict.clone().map(Waiting::Conflict))
+        }
+        (Some(approved), None) => Step::Issue(approved, checked),
         (Some(approved), Some(obstacle)) => Step::Hold(approved, obstacle),
-        (None, obstacle) => Step::Pend(obstacle.filter(|waiting| waiting.is_for_instance())),
+        (None, _) => undecided(observed),
     }
+}
+
+fn undecided(observed: Observed<'_>) -> Step<'_> {
+    if lapses_at(observed.request, observed.pending_life).is_some_and(|at| at <= observed.now) {
+        return Step::Lapse;
+    }
+    let conflict = observed.standing.conflict.clone().map(Waiting::Conflict);
+    let first = observed
+        .obstacle
+        .filter(|waiting| waiting.is_for_instance())
+        .or(observed.crowded_out)
+        .cloned();
+    Step::Pend(first.or(conflict))
+}
+
+/// When an undecided request has waited for too long.
+#[must_use]
+pub fn lapses_at(request: &VolttronCertRequest, pending_life: Duration) -> Option<Timestamp> {
+    let created = request.metadata.creation_timestamp.as_ref()?.0;
+    created.checked_add(pending_life).ok()
 }
 
 /// The end of the certificate that status records, if one was issued.

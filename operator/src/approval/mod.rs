@@ -3,6 +3,8 @@
 
 mod annotation;
 mod decide;
+mod identity;
 
-pub use annotation::{Verdict, verdict};
-pub use decide::{Observed, Step, Waiting, decide};
+pub use annotation::verdict;
+pub use decide::{Observed, Step, Waiting, decide, lapses_at};
+pub use identity::{Conflict, Ruling, Standing, gives_access, removable_at, standing};

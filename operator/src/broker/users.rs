@@ -125,10 +125,6 @@ impl UserKeeperHandle {
     ///
     /// # Errors
     /// [`ManagementError`] where the broker could not do it.
-    #[expect(
-        dead_code,
-        reason = "the revocation of one of two certificates is the caller"
-    )]
     pub async fn disconnect(&self, name: CommonName) -> Result<(), SharedError> {
         let order = self.order(|done| Order::Disconnect { name, done });
         self.patiently(order).await

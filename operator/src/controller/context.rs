@@ -3,20 +3,24 @@
 use super::Settings;
 use super::events::Events;
 use super::gate::GateState;
+use super::identities::{Identities, Name};
 use super::instance::Connections;
 use super::metrics::Metrics;
+use super::namespaces::Namespaces;
+use super::revocations::Revocations;
+use super::room::Room;
 use super::runtime::{InstanceRuntime, Runtimes};
 use super::secrets::SecretIndex;
 use super::triggers::Triggers;
-use crate::approval::Waiting;
+use crate::approval::{Waiting, gives_access};
 use crate::leadership::Leadership;
-use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
-use volttron_crds::{VolttronCertRequest, VolttronInstance};
+use volttron_crds::{CommonName, VolttronCertRequest, VolttronInstance};
 
 /// What every reconcile can reach.
 pub(super) struct Context {
@@ -29,6 +33,14 @@ pub(super) struct Context {
     pub(super) instances: Store<VolttronInstance>,
     pub(super) requests: Store<VolttronCertRequest>,
     pub(super) runtimes: Runtimes,
+    /// Which requests are for the same name.
+    pub(super) identities: Identities,
+    /// Room for requests that wait for a decision.
+    pub(super) room: Room,
+    pub(super) namespaces: Namespaces,
+    pub(super) revocations: Revocations,
+    /// How long a request that was superseded stays.
+    pub(super) superseded_grace: Duration,
     pub(super) secrets: SecretIndex,
     pub(super) connections: Connections,
     pub(super) gate: watch::Sender<GateState>,
@@ -49,6 +61,8 @@ impl Context {
         settings: &Settings,
         instances: Store<VolttronInstance>,
         requests: Store<VolttronCertRequest>,
+        identities: Identities,
+        room: Room,
         triggers: Triggers,
         events: Events,
     ) -> Self {
@@ -59,6 +73,11 @@ impl Context {
             instances,
             requests,
             runtimes: Runtimes::default(),
+            identities,
+            room,
+            namespaces: Namespaces::default(),
+            revocations: Revocations::default(),
+            superseded_grace: Duration::from_secs(settings.superseded_grace),
             secrets: SecretIndex::default(),
             connections: Connections::default(),
             gate: watch::Sender::new(GateState::Unproven),
@@ -128,6 +147,51 @@ impl Context {
     ) -> Vec<Arc<VolttronCertRequest>> {
         self.requests
             .state_filter(|request| instance_of(request) == *instance)
+    }
+
+    /// All requests for the same instance and common name but `request` itself.
+    pub(super) fn peers_of(
+        &self,
+        request: &VolttronCertRequest,
+        name: &Name,
+    ) -> Vec<Arc<VolttronCertRequest>> {
+        let own = ObjectRef::from_obj(request);
+        let peers = self.identities.of(name);
+        peers
+            .into_iter()
+            .filter(|peer| *peer != own)
+            .filter_map(|peer| self.requests.get(&peer))
+            .collect()
+    }
+
+    /// The common names that have access to the broker of an instance, each with its requester.
+    pub(super) fn names_with_access(
+        &self,
+        instance: &ObjectRef<VolttronInstance>,
+    ) -> HashMap<CommonName, String> {
+        let requests = self.requests_for(instance);
+        let mut by_name = HashMap::<&str, Vec<Arc<VolttronCertRequest>>>::new();
+        for request in &requests {
+            let status = request.status.as_ref();
+            if let Some(name) = status.and_then(|status| status.common_name.as_deref()) {
+                by_name.entry(name).or_default().push(request.clone());
+            }
+        }
+        let with_access = |(name, group): (&str, Vec<Arc<VolttronCertRequest>>)| {
+            let mut oldest_first: Vec<_> = group.iter().collect();
+            oldest_first.sort_by_key(|request| request.creation_timestamp());
+            // A name that two requesters have got somehow is the first one's.
+            let holder = oldest_first.into_iter().find(|request| {
+                let peers: Vec<_> = group
+                    .iter()
+                    .filter(|peer| peer.uid() != request.uid())
+                    .cloned()
+                    .collect();
+                gives_access(request, &peers)
+            })?;
+            Some((name.parse().ok()?, holder.spec.requester.clone()))
+        };
+        by_name.into_iter().filter_map(with_access).collect()
     }
 
     /// Reconciles all requests of an instance soon.

@@ -24,6 +24,21 @@ pub(super) enum Error {
     /// The broker cannot be reached, as the reconcile of its instance has found.
     #[error("the broker is away: {0}")]
     BrokerAway(String),
+    /// The revocation list could not be kept.
+    #[error("the revocation list could not be kept")]
+    Revocation(#[source] Arc<Error>),
+    /// The revocation list has no room.
+    #[error(transparent)]
+    ListFull(#[from] crate::revocation::Full),
+    /// The revocation list could not be signed.
+    #[error("the revocation list could not be signed")]
+    List(#[from] super::revocations::ListError),
+    /// The ledger of revoked certificates is not what was written.
+    #[error(
+        "Secret {0} with the ledger of revoked certificates cannot be read: restore it from a \
+         backup, or delete it, which lets certificates in that were revoked before"
+    )]
+    LedgerUnreadable(String),
     /// Signing failed.
     #[error(transparent)]
     Sign(#[from] crate::pki::LeafError),
@@ -39,6 +54,9 @@ impl Error {
             Self::Kubernetes { .. } => "kubernetes",
             Self::Conflict => "conflict",
             Self::Broker(_) | Self::BrokerAway(_) => "broker",
+            Self::Revocation(_) | Self::ListFull(_) | Self::List(_) | Self::LedgerUnreadable(_) => {
+                "revocation"
+            }
             Self::Sign(_) => "sign",
             Self::Incomplete(_) => "incomplete",
         }

@@ -1,5 +1,6 @@
 //! Events, published beside the work: they never hold it up.
 
+use crate::leadership::Leadership;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Resource, ResourceExt};
@@ -23,13 +24,16 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Starts publishing with `recorder`, one Event at a time.
-    pub(super) fn spawn(recorder: Recorder) -> Self {
+    /// Starts publishing with `recorder`, one Event at a time, as long as this replica leads.
+    pub(super) fn spawn(recorder: Recorder, leadership: Leadership) -> Self {
         let (queue, mut waiting) = mpsc::channel::<(Event, ObjectReference)>(QUEUE);
         tokio::spawn(async move {
             let mut pace = Pace::new(Instant::now());
             while let Some((event, regarding)) = waiting.recv().await {
                 tokio::time::sleep_until(pace.next(Instant::now())).await;
+                if !leadership.leads() {
+                    return;
+                }
                 if let Err(error) = recorder.publish(&event, &regarding).await {
                     warn!(reason = %event.reason, %error, "an Event could not be published");
                 }

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use volttron_crds::Phase;
 
 /// Labels of reconciles.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,16 +38,40 @@ pub(super) struct InPhase {
     pub(super) phase: &'static str,
 }
 
+/// The phases, as their label has them.
+pub(super) const PHASES: [(Phase, &str); 6] = [
+    (Phase::Pending, "Pending"),
+    (Phase::Approved, "Approved"),
+    (Phase::Issued, "Issued"),
+    (Phase::Denied, "Denied"),
+    (Phase::Failed, "Failed"),
+    (Phase::Expired, "Expired"),
+];
+
+/// Labels of decisions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Decided {
+    /// `approved` or `denied`.
+    pub(super) decision: &'static str,
+    /// `manual`, `renewal` or `policy`.
+    pub(super) how: &'static str,
+}
+
 /// All metrics of a replica that leads, for one term.
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) reconciles: Family<Reconciled, Counter>,
+    decisions: Family<Decided, Counter>,
     pub(super) issued: Counter,
     pub(super) issuance_seconds: Histogram,
     pub(super) gate_stands: Gauge,
     pub(super) broker_ready: Family<OfInstance, Gauge>,
     pub(super) authority_not_after: Family<OfInstance, Gauge>,
     pub(super) requests: Family<InPhase, Gauge>,
+    pub(super) earliest_not_after: Family<OfInstance, Gauge>,
+    pub(super) revoked: Family<OfInstance, Gauge>,
+    pub(super) list_number: Family<OfInstance, Gauge>,
+    pub(super) list_enforced: Family<OfInstance, Gauge>,
 }
 
 impl Default for Metrics {
@@ -54,6 +79,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("volttron"),
             reconciles: Family::default(),
+            decisions: Family::default(),
             issued: Counter::default(),
             issuance_seconds: Histogram::new([
                 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -62,6 +88,10 @@ impl Default for Metrics {
             broker_ready: Family::default(),
             authority_not_after: Family::default(),
             requests: Family::default(),
+            earliest_not_after: Family::default(),
+            revoked: Family::default(),
+            list_number: Family::default(),
+            list_enforced: Family::default(),
         };
         let registry = &mut metrics.registry;
         register_leader(registry, true);
@@ -69,6 +99,11 @@ impl Default for Metrics {
             "reconciles",
             "Reconciles, by kind and result",
             metrics.reconciles.clone(),
+        );
+        registry.register(
+            "decisions",
+            "Decisions that took effect, by how they came about",
+            metrics.decisions.clone(),
         );
         registry.register(
             "certificates_issued",
@@ -101,6 +136,26 @@ impl Default for Metrics {
             "Certificate requests, by instance and phase",
             metrics.requests.clone(),
         );
+        registry.register(
+            "certificate_earliest_not_after_timestamp_seconds",
+            "End of the life of the issued certificate that ends first, in seconds since 1970",
+            metrics.earliest_not_after.clone(),
+        );
+        registry.register(
+            "revoked_certificates",
+            "Certificates on the revocation list",
+            metrics.revoked.clone(),
+        );
+        registry.register(
+            "revocation_list_number",
+            "Number of the last revocation list that was signed",
+            metrics.list_number.clone(),
+        );
+        registry.register(
+            "revocation_list_enforced_number",
+            "Number of the last revocation list that the broker was seen to enforce",
+            metrics.list_enforced.clone(),
+        );
         metrics
     }
 }
@@ -131,6 +186,34 @@ impl Metrics {
     /// The text of `/metrics` (OpenMetrics 1.0).
     pub(super) fn encode(&self) -> String {
         encode(&self.registry)
+    }
+
+    /// Forgets an instance that is gone.
+    pub(super) fn forget(&self, labels: &OfInstance) {
+        for gauges in [
+            &self.broker_ready,
+            &self.authority_not_after,
+            &self.earliest_not_after,
+            &self.revoked,
+            &self.list_number,
+            &self.list_enforced,
+        ] {
+            gauges.remove(labels);
+        }
+        for (_, phase) in PHASES {
+            self.requests.remove(&InPhase {
+                namespace: labels.namespace.clone(),
+                instance: labels.instance.clone(),
+                phase,
+            });
+        }
+    }
+
+    /// Counts a decision.
+    pub(super) fn decided(&self, decision: &'static str, how: &'static str) {
+        self.decisions
+            .get_or_create(&Decided { decision, how })
+            .inc();
     }
 
     /// Counts a reconcile.

@@ -5,9 +5,13 @@ mod error;
 mod events;
 mod gate;
 mod health;
+mod identities;
 mod instance;
 mod metrics;
+mod namespaces;
 mod request;
+mod revocations;
+mod room;
 mod runtime;
 mod secrets;
 mod triggers;
@@ -54,6 +58,9 @@ pub struct Settings {
     #[arg(long, env = "VOLTTRON_LEASE_DURATION", default_value_t = 15,
           value_parser = clap::value_parser!(u16).range(3..=3600))]
     pub lease_duration: u16,
+    /// How many seconds a request that was superseded by a later one of the same identity stays.
+    #[arg(long, env = "VOLTTRON_SUPERSEDED_GRACE", default_value_t = 60)]
+    pub superseded_grace: u64,
 }
 
 /// How many requests are worked on at once. Most of them wait for the broker, which takes many users
@@ -109,22 +116,34 @@ async fn lead(
         controller: "volttron-operator".into(),
         instance: settings.pod_name.clone(),
     };
-    let events = events::Events::spawn(Recorder::new(client.clone(), reporter));
-    let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()));
-    let (requests, request_stream) = cached(Api::<VolttronCertRequest>::all(client.clone()));
+    let recorder = Recorder::new(client.clone(), reporter);
+    let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
+    let (identities, room) = (identities::Identities::default(), room::Room::default());
+    let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
+    let (requests, request_stream) = cached(Api::<VolttronCertRequest>::all(client.clone()), {
+        let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
+        move |event| {
+            for gone in identities.observe(event, &triggers) {
+                room.leave(&gone, &triggers);
+            }
+        }
+    });
     let context = Arc::new(Context::new(
         client.clone(),
         leadership,
         settings,
         instances.clone(),
         requests.clone(),
+        identities,
+        room,
         triggers,
         events,
     ));
 
     health.show(&context);
     tokio::spawn(secrets::watch(context.clone(), stop.clone()));
+    tokio::spawn(namespaces::watch(context.clone(), stop.clone()));
     tokio::spawn(gate::watch(context.clone(), stop.clone()));
 
     let owned = watcher::Config::default().labels(&format!(
@@ -151,9 +170,10 @@ async fn lead(
 }
 
 /// A cache of all `K`, and the stream of those that a user changed. Status written by this
-/// controller is cached and triggers nothing.
+/// controller is cached and triggers nothing. `observe` sees each event once it is cached.
 fn cached<K>(
     api: Api<K>,
+    observe: impl Fn(&watcher::Event<K>) + Send + Sync + 'static,
 ) -> (
     Store<K>,
     impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
@@ -172,10 +192,9 @@ where
             .default_backoff()
             .modify(|object| object.managed_fields_mut().clear()),
     )
-    .inspect(|event| {
-        if let Err(error) = event {
-            warn!(kind = %K::kind(&()), %error, "watch interrupted; it is resumed");
-        }
+    .inspect(move |event| match event {
+        Ok(event) => observe(event),
+        Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted; it is resumed"),
     })
     .applied_objects()
     .predicate_filter(changed_by_user, PredicateConfig::default());

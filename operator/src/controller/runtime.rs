@@ -1,11 +1,13 @@
 //! What the reconcile of an instance hands to the reconciles of its requests.
 
 use crate::broker::UserKeeperHandle;
-use crate::pki::{Authority, RequestProfile};
+use crate::pki::{
+    self, Authority, CheckedRequest, RequestProfile, SerialNumber, SignedCertificate,
+};
 use kube::runtime::reflector::ObjectRef;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use volttron_crds::{CertificateSpec, VolttronInstance};
+use volttron_crds::{ApprovalSpec, CertificateSpec, RequestsSpec, VolttronInstance};
 
 /// An instance as its requests see it.
 #[derive(Clone, Debug)]
@@ -14,8 +16,14 @@ pub(super) struct InstanceRuntime {
     pub(super) profile: RequestProfile,
     /// What is signed.
     pub(super) certificates: CertificateSpec,
-    /// The authority, or why there is none.
+    /// Which requests are approved without an administrator.
+    pub(super) approval: ApprovalSpec,
+    /// Who may file requests, and how many may wait.
+    pub(super) requests: RequestsSpec,
+    /// The authority that signs, or why there is none.
     pub(super) authority: Result<Arc<Authority>, String>,
+    /// All authorities whose certificates are good, the one that signs first.
+    pub(super) trusted: Vec<Arc<Authority>>,
     /// The broker's users.
     pub(super) users: Option<UserKeeperHandle>,
     /// Why the broker cannot take users at the moment.
@@ -23,18 +31,32 @@ pub(super) struct InstanceRuntime {
 }
 
 impl InstanceRuntime {
+    /// Recognises a certificate of this request, whichever of the trusted authorities signed it.
+    pub(super) fn adopt(
+        &self,
+        checked: &CheckedRequest,
+        serial: &SerialNumber,
+        chain: &str,
+    ) -> Option<SignedCertificate> {
+        self.trusted
+            .iter()
+            .find_map(|authority| pki::adopt(authority, checked, serial, chain))
+    }
+
     /// Whether requests that waited can go on, or have to look again.
     pub(super) fn differs_from(&self, other: &Self) -> bool {
-        let sha256 = |runtime: &Self| {
+        let authority = |runtime: &Self| {
             runtime
                 .authority
                 .as_ref()
-                .map(|a| a.sha256().to_owned())
+                .map(|a| (a.sha256().to_owned(), a.bundle().to_owned()))
                 .ok()
         };
-        sha256(self) != sha256(other)
+        authority(self) != authority(other)
             || self.broker_fault != other.broker_fault
             || self.certificates != other.certificates
+            || self.approval != other.approval
+            || self.requests != other.requests
     }
 }
 

@@ -20,9 +20,9 @@ use volttron_crds::{VolttronCertRequest, VolttronInstance, well_known};
 type Key = (String, String);
 type Fingerprint = [u8; 32];
 
-/// Fingerprints of the content of Secrets, by namespace and name.
-#[derive(Default)]
-pub(super) struct SecretIndex(Mutex<HashMap<Key, Fingerprint>>);
+/// Fingerprints of the content of Secrets, by namespace and name. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct SecretIndex(Arc<Mutex<HashMap<Key, Fingerprint>>>);
 
 impl SecretIndex {
     /// Whether the Secret is known to hold exactly `data`.
@@ -93,25 +93,36 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
 }
 
 fn trigger_owner(context: &Context, secret: &Secret) {
+    match owner(secret, &context.namespace) {
+        Some(Owner::Request(reference)) => context.triggers.request(reference),
+        Some(Owner::Instance(reference)) => context.triggers.instance(reference),
+        None => {}
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Owner {
+    Request(ObjectRef<VolttronCertRequest>),
+    Instance(ObjectRef<VolttronInstance>),
+}
+
+/// Whom a Secret was made for. Anybody who may write Secrets in a namespace can label them like
+/// the controller's own, so that only those in the controller's namespace speak for an instance
+/// elsewhere.
+fn owner(secret: &Secret, own_namespace: &str) -> Option<Owner> {
+    let namespace = secret.namespace().unwrap_or_default();
     let request = secret.owner_references().iter().find(|owner| {
         owner.kind == VolttronCertRequest::kind(&()) && owner.controller == Some(true)
     });
     if let Some(owner) = request {
-        let namespace = secret.namespace().unwrap_or_default();
-        context
-            .triggers
-            .request(ObjectRef::new(&owner.name).within(&namespace));
-        return;
+        let reference = ObjectRef::new(&owner.name).within(&namespace);
+        return Some(Owner::Request(reference));
     }
     let labels = secret.labels();
-    if let (Some(name), Some(namespace)) = (
-        labels.get(well_known::INSTANCE_LABEL),
-        labels.get(well_known::INSTANCE_NAMESPACE_LABEL),
-    ) {
-        context
-            .triggers
-            .instance(ObjectRef::<VolttronInstance>::new(name).within(namespace));
-    }
+    let name = labels.get(well_known::INSTANCE_LABEL)?;
+    let of = labels.get(well_known::INSTANCE_NAMESPACE_LABEL)?;
+    (*of == namespace || namespace == own_namespace)
+        .then(|| Owner::Instance(ObjectRef::new(name).within(of)))
 }
 
 fn key(secret: &Secret) -> Key {
@@ -127,4 +138,27 @@ fn fingerprint(data: &BTreeMap<String, ByteString>) -> Fingerprint {
         digest.update(value);
     }
     digest.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn secret(namespace: &str, of: &str) -> Secret {
+        let labels = json!({well_known::INSTANCE_LABEL: "central", well_known::INSTANCE_NAMESPACE_LABEL: of});
+        serde_json::from_value(
+            json!({"metadata": {"name": "any", "namespace": namespace, "labels": labels}}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_label_speaks_for_no_instance_of_another_namespace() {
+        let central = ObjectRef::new("central").within("plant");
+        let owner = |namespace: &str| owner(&secret(namespace, "plant"), "volttron-system");
+        assert_eq!(owner("plant"), Some(Owner::Instance(central.clone())));
+        assert_eq!(owner("volttron-system"), Some(Owner::Instance(central)));
+        assert_eq!(owner("mallory"), None);
+    }
 }

@@ -119,6 +119,8 @@ impl Election {
                     left.min(self.times.retry)
                         .mul_f64(rand::random_range(1.0..1.2))
                 }
+                // Another replica was faster, and is seen at the next look.
+                Err(error) if error.is(409) => self.times.retry / 10,
                 Err(error) => {
                     self.seat.send_if_modified(|seat| {
                         let undecided = matches!(seat, Seat::Undecided(_));

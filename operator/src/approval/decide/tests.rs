@@ -1,6 +1,9 @@
 use super::*;
+use crate::approval::standing;
 use proptest::prelude::*;
-use volttron_crds::{VolttronCertRequestSpec, VolttronCertRequestStatus, well_known};
+use volttron_crds::{
+    AutoApproval, DecisionHow, VolttronCertRequestSpec, VolttronCertRequestStatus, well_known,
+};
 
 fn now() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
@@ -33,15 +36,31 @@ fn checked() -> CheckedRequest {
     }
 }
 
+/// Decides about `request`, as the only one for its name.
 fn step<'a>(
     request: &'a VolttronCertRequest,
     checked: &'a Result<CheckedRequest, Rejection>,
     obstacle: Option<&'a Waiting>,
 ) -> Step<'a> {
+    let standing = standing(request, &[], AutoApproval::Renewals);
+    in_standing(request, checked, &standing, obstacle)
+}
+
+fn in_standing<'a>(
+    request: &'a VolttronCertRequest,
+    checked: &'a Result<CheckedRequest, Rejection>,
+    standing: &Standing,
+    obstacle: Option<&'a Waiting>,
+) -> Step<'a> {
     decide(Observed {
         request,
         checked,
+        // Steps borrow nothing of it.
+        standing: Box::leak(Box::new(standing.clone())),
+        shut_out: None,
+        crowded_out: None,
         obstacle,
+        pending_life: Duration::from_hours(168),
         now: now(),
     })
 }
@@ -59,7 +78,7 @@ fn an_undecided_request_waits_for_an_administrator() {
     let missing = Waiting::Instance("default/central".into());
     assert_eq!(
         step(&request(None, None, None), &ok, Some(&missing)),
-        Step::Pend(Some(&missing))
+        Step::Pend(Some(missing.clone()))
     );
 }
 
@@ -157,6 +176,82 @@ fn what_cannot_be_signed_fails_even_if_approved() {
         step(&approved, &bad, None),
         Step::Fail(&Rejection::NoCommonName)
     );
+}
+
+#[test]
+fn what_waits_too_long_lapses_and_can_be_approved_all_the_same() {
+    let ok = Ok(checked());
+    let mut old = request(None, Some(Phase::Pending), None);
+    let created = "2026-05-25T12:00:00Z".parse().unwrap();
+    old.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        created,
+    ));
+    assert_eq!(step(&old, &ok, None), Step::Lapse);
+    old.metadata.annotations = request(Some("approved"), None, None).metadata.annotations;
+    assert!(matches!(step(&old, &ok, None), Step::Issue(..)));
+}
+
+#[test]
+fn limits_hold_back_what_is_new_and_take_nothing_away() {
+    let ok = Ok(checked());
+    let full = Waiting::Room(3);
+    let shut = Waiting::Namespace {
+        instance: "volttron/central".into(),
+        namespace: "elsewhere".into(),
+        why: "",
+    };
+    let decided = |request: &VolttronCertRequest| {
+        let standing = standing(request, &[], AutoApproval::Renewals);
+        let step = decide(Observed {
+            request,
+            checked: &ok,
+            standing: &standing,
+            shut_out: Some(&shut),
+            crowded_out: Some(&full),
+            obstacle: None,
+            pending_life: Duration::from_hours(168),
+            now: now(),
+        });
+        format!("{step:?}")
+    };
+    let shut_out = format!("{:?}", Step::Pend(Some(shut.clone())));
+    assert_eq!(decided(&request(None, None, None)), shut_out);
+    assert_eq!(decided(&request(Some("approved"), None, None)), shut_out);
+    let issued = request(Some("approved"), Some(Phase::Issued), FUTURE);
+    assert!(decided(&issued).starts_with("Issue"));
+    let denied = request(Some("denied"), Some(Phase::Issued), FUTURE);
+    assert!(decided(&denied).starts_with("Deny"));
+}
+
+#[test]
+fn a_conflict_stops_an_approval_only_where_the_name_is_bound_or_a_policy_approves() {
+    let ok = Ok(checked());
+    let pending = request(None, None, None);
+    for (how, bound, stops) in [
+        (DecisionHow::Manual, true, true),
+        (DecisionHow::Manual, false, false),
+        (DecisionHow::Renewal, false, false),
+        (DecisionHow::Policy, false, true),
+    ] {
+        let conflict = Conflict {
+            requester: "mallory".into(),
+            request: "b/r".into(),
+            bound,
+        };
+        let standing = Standing {
+            ruling: Some(Ruling {
+                approved: true,
+                how,
+                by: None,
+                reason: None,
+                request: None,
+            }),
+            conflict: Some(conflict.clone()),
+        };
+        let step = in_standing(&pending, &ok, &standing, None);
+        let stopped = step == Step::Pend(Some(Waiting::Conflict(conflict)));
+        assert_eq!(stopped, stops, "{how:?} {bound}: {step:?}");
+    }
 }
 
 fn words() -> impl Strategy<Value = Option<String>> {

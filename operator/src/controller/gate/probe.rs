@@ -27,6 +27,8 @@ const VERB_RULE: &str = "takes the verb 'approve'";
 const PROBE: &str = "volttron-gate-probe";
 /// Requests on which a decision is tried before the proof is given up: each may vanish meanwhile.
 const CANDIDATES: usize = 3;
+/// Half of what all annotations of an object may hold, in bytes.
+const MOST_ANNOTATED: usize = 128 * 1024;
 const POLICIES: &str = "admissionregistration.k8s.io/v1";
 
 /// Proves the gate, each time on another request.
@@ -113,20 +115,20 @@ impl Prover {
     async fn read(&self, name: &str) -> Result<Found, kube::Error> {
         let policies = Api::<ValidatingAdmissionPolicy>::all(self.client.clone());
         let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(self.client.clone());
-        let (policy, binding) = tokio::try_join!(policies.get_opt(name), bindings.get_opt(name))?;
-        Ok(Found { policy, binding })
+        let (policy, binding) = tokio::join!(policies.get(name), bindings.get(name));
+        Ok(Found {
+            policy: if_found(policy)?,
+            binding: if_found(binding)?,
+        })
     }
 
     /// Whether the API server knows policies at all.
     async fn is_served(&self) -> Result<bool, kube::Error> {
-        match self.client.list_api_group_resources(POLICIES).await {
-            Ok(list) => Ok(list
-                .resources
-                .iter()
-                .any(|it| it.name == "validatingadmissionpolicies")),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
+        let list = if_found(self.client.list_api_group_resources(POLICIES).await)?;
+        Ok(list.is_some_and(|list| {
+            let mut resources = list.resources.iter();
+            resources.any(|it| it.name == "validatingadmissionpolicies")
+        }))
     }
 
     /// Tries to create a request that is already approved. The same request without the decision
@@ -153,54 +155,55 @@ impl Prover {
         }
         let decided = probe(user, true);
         let refusal = api.create(&dry_run, &decided).await.map(drop);
-        judge(
-            refusal,
-            "a request that was created already approved",
-            "",
-            &decided.name_any(),
-        )
+        let what = "a request that was created already approved";
+        Ok(match judge(refusal, what, "", &decided.name_any())? {
+            Trial::Refused => None,
+            Trial::Accepted(fault) | Trial::Inconclusive(fault) => Some(fault),
+            Trial::Gone => Some(format!(
+                "namespace {} of the controller is gone, so that the gate cannot be proven in it",
+                self.namespace
+            )),
+        })
     }
 
     /// Tries to decide on a request, which the controller may change and has no right to decide
     /// on. The decision it tries is always another than the one that stands.
+    ///
+    /// A request can be gone meanwhile, or be such that something else refuses the trial first:
+    /// that tells nothing, and another one is tried, so that no requester can keep the proof away.
     async fn decision(
         &mut self,
         requests: &Store<VolttronCertRequest>,
     ) -> Result<GateState, kube::Error> {
+        let mut told = None;
         for _ in 0..CANDIDATES {
             let Some(request) = candidate(requests, self.round) else {
-                return Ok(GateState::Untried);
+                break;
             };
+            // The next trial is on another request, perhaps in another namespace.
+            self.round = self.round.wrapping_add(1);
             let (name, namespace) = (request.name_any(), request.namespace().unwrap_or_default());
             let refusal = Api::<VolttronCertRequest>::namespaced(self.client.clone(), &namespace)
                 .patch(&name, &dry_patch(), &Patch::Merge(flipped(&request)))
                 .await
                 .map(drop);
-            if let Err(kube::Error::Api(status)) = &refusal
-                && (status.is_not_found() || status.is_conflict())
-            {
-                self.round += 1;
-                continue;
-            }
-            let accepted = refusal.is_ok();
             let what = "a decision by an account without the verb approve";
-            let fault = judge(refusal, what, VERB_RULE, &name)?;
-            return Ok(match fault {
-                // The next trial is on another request, perhaps in another namespace.
-                None => {
-                    self.round += 1;
-                    GateState::Stands
+            match judge(refusal, what, VERB_RULE, &name)? {
+                Trial::Refused => return Ok(GateState::Stands),
+                Trial::Accepted(_) if self.may_approve(&request).await? => {
+                    return Ok(GateState::Down(
+                        "the controller itself may approve requests, so that it cannot show that \
+                         others may not: take the verb approve on volttroninstances from it, as \
+                         the chart's roles do, and run it with the chart's service account"
+                            .to_owned(),
+                    ));
                 }
-                Some(_) if accepted && self.may_approve(&request).await? => GateState::Down(
-                    "the controller itself may approve requests, so that it cannot show that others \
-                     may not: take the verb approve on volttroninstances from it, as the chart's \
-                     roles do, and run it with the chart's service account"
-                        .to_owned(),
-                ),
-                Some(fault) => GateState::Down(fault),
-            });
+                Trial::Accepted(fault) => return Ok(GateState::Down(fault)),
+                Trial::Gone => {}
+                Trial::Inconclusive(fault) => told = Some(fault),
+            }
         }
-        Ok(GateState::Untried)
+        Ok(told.map_or(GateState::Untried, GateState::Down))
     }
 
     async fn may_approve(&self, request: &VolttronCertRequest) -> Result<bool, kube::Error> {
@@ -224,19 +227,38 @@ impl Prover {
     }
 }
 
+/// What was asked for, where it is there. A kind that is not served is answered in plain text, with
+/// no other sign than the code.
+fn if_found<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// A request to try a decision on: another each round.
 fn candidate(
     requests: &Store<VolttronCertRequest>,
     round: usize,
 ) -> Option<Arc<VolttronCertRequest>> {
     let skip = Cell::new(round.checked_rem(requests.len())?);
-    let other = requests.find(|_| {
+    let other = requests.find(|request| {
         let left = skip.get();
-        skip.set(left.wrapping_sub(1));
-        left == 0
+        skip.set(left.saturating_sub(1));
+        left == 0 && has_room(request)
     });
-    // Some have gone since they were counted.
-    other.or_else(|| requests.find(|_| true))
+    // Some have gone since they were counted, or the last ones are full.
+    other.or_else(|| requests.find(has_room))
+}
+
+/// Whether a decision fits. What is as large as the API server lets it be cannot be annotated by
+/// anybody, and is refused before the gate is asked.
+fn has_room(request: &VolttronCertRequest) -> bool {
+    let annotations = request.annotations().iter();
+    annotations
+        .map(|(key, value)| key.len() + value.len())
+        .sum::<usize>()
+        < MOST_ANNOTATED
 }
 
 /// The opposite of the decision that stands.
@@ -253,15 +275,27 @@ fn flipped(request: &VolttronCertRequest) -> serde_json::Value {
     json!({"metadata": {"annotations": {well_known::DECISION: other}}})
 }
 
-/// What a trial that should be refused tells: a fault where it was not, or by something else.
+/// What came of a trial that should be refused.
+#[derive(Debug, PartialEq, Eq)]
+enum Trial {
+    /// The gate has refused it.
+    Refused,
+    /// Nothing has refused it.
+    Accepted(String),
+    /// What it was tried on is not there any more.
+    Gone,
+    /// Something else has refused it.
+    Inconclusive(String),
+}
+
 fn judge(
     refusal: Result<(), kube::Error>,
     what: &str,
     rule: &str,
     name: &str,
-) -> Result<Option<String>, kube::Error> {
+) -> Result<Trial, kube::Error> {
     match refusal {
-        Ok(()) => Ok(Some(format!(
+        Ok(()) => Ok(Trial::Accepted(format!(
             "{what} was not refused in a trial, although ValidatingAdmissionPolicy {GATE} and its \
              binding look as they should: the API server enforces them some seconds after they are \
              made, unless its admission plugin ValidatingAdmissionPolicy is off"
@@ -269,11 +303,14 @@ fn judge(
         Err(kube::Error::Api(status))
             if status.message.contains(GATE) && status.message.contains(rule) =>
         {
-            Ok(None)
+            Ok(Trial::Refused)
         }
-        Err(kube::Error::Api(status)) if is_refusal(&status) => Ok(Some(format!(
+        Err(kube::Error::Api(status)) if status.code == 404 || status.is_conflict() => {
+            Ok(Trial::Gone)
+        }
+        Err(kube::Error::Api(status)) if is_refusal(&status) => Ok(Trial::Inconclusive(format!(
             "{what} was refused in a trial, but not by ValidatingAdmissionPolicy {GATE}, which \
-             therefore is not proven: {}",
+                 therefore is not proven: {}",
             message(&status, name)
         ))),
         Err(error) => Err(error),
@@ -319,3 +356,6 @@ fn probe(user: &str, decided: bool) -> VolttronCertRequest {
         status: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use crate::broker::{
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error, chain};
 use crate::controller::events::full_name;
-use crate::controller::request::gives_access;
+use crate::controller::revocations::{Publication, Target};
 use crate::pki::{self, Authority, ServerPair};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -25,7 +25,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
-use volttron_crds::{CommonName, InstanceName, VolttronInstance, well_known};
+use volttron_crds::{InstanceName, VolttronInstance, well_known};
 
 /// The broker as it was found.
 pub(super) struct Broker {
@@ -62,10 +62,11 @@ impl Connections {
 pub(super) async fn ensure(
     instance: &VolttronInstance,
     instance_name: &InstanceName,
-    authority: &Authority,
+    authority: &Arc<Authority>,
     context: &Context,
     now: Timestamp,
 ) -> Result<Broker, Error> {
+    publish_revocations(instance, authority, context).await?;
     let password = password(instance, context).await?;
     let pair = server_pair(instance, authority, context, now).await?;
     let topology = Topology {
@@ -101,6 +102,36 @@ pub(super) async fn ensure(
             Problem::Topology(fault) => fault,
         }),
     })
+}
+
+/// Sees that there is a revocation list before the broker starts, or trusts another CA: it refuses
+/// every certificate of a CA without one.
+async fn publish_revocations(
+    instance: &VolttronInstance,
+    authority: &Arc<Authority>,
+    context: &Context,
+) -> Result<(), Error> {
+    let reference = ObjectRef::from_obj(instance);
+    let (address, server_name) = objects::amqp_endpoint(instance);
+    let users = context
+        .runtimes
+        .of(&reference)
+        .and_then(|runtime| runtime.users.clone());
+    let publication = Publication {
+        instance: instance.clone(),
+        authorities: vec![authority.clone()],
+        target: Target {
+            address,
+            server_name,
+            roots: authority.bundle().to_owned(),
+        },
+        users,
+    };
+    context
+        .revocations
+        .of(&reference, context)
+        .publish(publication)
+        .await
 }
 
 /// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is
@@ -149,23 +180,7 @@ async fn set_up(
         }
         info!(instance = %full_name(instance), "broker topology declared");
     }
-    let mut requests = context.requests_for(&ObjectRef::from_obj(instance));
-    requests
-        .retain(|request| request.metadata.deletion_timestamp.is_none() && gives_access(request));
-    requests.sort_by_key(|request| request.creation_timestamp());
-    let mut wanted = HashMap::<CommonName, String>::new();
-    for request in &requests {
-        let name = request
-            .status
-            .as_ref()
-            .and_then(|status| status.common_name.as_ref()?.parse().ok());
-        if let Some(name) = name {
-            // A name that two requesters have got somehow is the first one's.
-            wanted
-                .entry(name)
-                .or_insert_with(|| request.spec.requester.clone());
-        }
-    }
+    let wanted = context.names_with_access(&ObjectRef::from_obj(instance));
     let repaired = connection
         .users
         .reconcile(wanted)

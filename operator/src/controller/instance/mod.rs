@@ -6,12 +6,14 @@ mod objects;
 mod status;
 
 pub(super) use broker::Connections;
+pub(super) use objects::crl_config_map;
 
 use super::context::Context;
 use super::error::{Attempt, Error, chain};
 use super::events::full_name;
 use super::gate::GateState;
-use super::metrics::{InPhase, OfInstance};
+use super::metrics::{InPhase, OfInstance, PHASES};
+use super::revocations::revocation_secret_name;
 use super::runtime::InstanceRuntime;
 use crate::broker::MANAGEMENT_USER;
 use crate::pki::RequestProfile;
@@ -112,6 +114,9 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
             reserved_names: vec![MANAGEMENT_USER.to_owned()],
         },
         certificates: instance.spec.certificates.clone(),
+        approval: instance.spec.approval,
+        requests: instance.spec.requests.clone(),
+        trusted: authority.iter().cloned().collect(),
         authority: authority.clone().map_err(|fault| fault.message),
         users: broker.users,
         broker_fault: broker
@@ -152,7 +157,11 @@ async fn remove(instance: &VolttronInstance, context: &Context) -> Result<Action
     {
         authority::remove(instance, context).await?;
         broker::remove(instance, context).await?;
+        context.revocations.remove(&reference);
+        let ledger = revocation_secret_name(&reference);
+        authority::delete_own_secret(&ledger, context).await?;
         context.runtimes.remove(&reference);
+        context.metrics.forget(&labels_of(instance));
         finalizers(instance, context, &[]).await?;
         info!(instance = %full_name(instance), "instance removed");
     }
@@ -256,10 +265,7 @@ fn measure(
     not_after: Option<Timestamp>,
     broker_ready: bool,
 ) {
-    let labels = OfInstance {
-        namespace: instance.namespace().unwrap_or_default(),
-        instance: instance.name_any(),
-    };
+    let labels = labels_of(instance);
     let metrics = &context.metrics;
     metrics
         .broker_ready
@@ -271,15 +277,29 @@ fn measure(
             .get_or_create(&labels)
             .set(not_after.as_second());
     }
-    let requests = context.requests_for(&ObjectRef::from_obj(instance));
-    for (phase, word) in [
-        (Phase::Pending, "Pending"),
-        (Phase::Approved, "Approved"),
-        (Phase::Issued, "Issued"),
-        (Phase::Denied, "Denied"),
-        (Phase::Failed, "Failed"),
-        (Phase::Expired, "Expired"),
-    ] {
+    let reference = ObjectRef::from_obj(instance);
+    let (number, enforced, revoked) = context.revocations.of(&reference, context).numbers();
+    metrics.list_number.get_or_create(&labels).set(number);
+    metrics.list_enforced.get_or_create(&labels).set(enforced);
+    metrics
+        .revoked
+        .get_or_create(&labels)
+        .set(i64::try_from(revoked).unwrap_or(i64::MAX));
+    let requests = context.requests_for(&reference);
+    let ends = requests
+        .iter()
+        .filter(|request| request.phase() == Some(Phase::Issued));
+    let ends = ends.filter_map(|request| {
+        let not_after = request.status.as_ref()?.not_after.as_deref()?;
+        not_after.parse::<Timestamp>().ok()
+    });
+    if let Some(earliest) = ends.min() {
+        let gauge = metrics.earliest_not_after.get_or_create(&labels);
+        gauge.set(earliest.as_second());
+    } else {
+        metrics.earliest_not_after.remove(&labels);
+    }
+    for (phase, word) in PHASES {
         let count = requests
             .iter()
             .filter(|request| request.phase() == Some(phase))
@@ -296,6 +316,13 @@ fn measure(
                 phase: word,
             })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+fn labels_of(instance: &VolttronInstance) -> OfInstance {
+    OfInstance {
+        namespace: instance.namespace().unwrap_or_default(),
+        instance: instance.name_any(),
     }
 }
 

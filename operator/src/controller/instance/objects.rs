@@ -46,6 +46,24 @@ pub(super) fn amqp_address(instance: &VolttronInstance) -> String {
     )
 }
 
+/// Host, port and the name in the certificate of where agents connect.
+pub(super) fn amqp_endpoint(instance: &VolttronInstance) -> (String, String) {
+    let host = service_host(instance);
+    (format!("{host}:{AMQPS}"), host)
+}
+
+/// SHIM
+pub(in crate::controller) fn crl_config_map(
+    instance: &VolttronInstance,
+    lists: &[(String, String)],
+) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(instance, format!("{}-crl", broker_name(instance))),
+        data: Some(lists.iter().cloned().collect()),
+        ..ConfigMap::default()
+    }
+}
+
 /// Where the operator manages the broker.
 pub(super) fn management_address(instance: &VolttronInstance) -> String {
     format!("https://{}:{MANAGEMENT}", service_host(instance))

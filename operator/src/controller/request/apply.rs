@@ -3,13 +3,15 @@
 use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tracing::info;
-use volttron_crds::{Phase, VolttronCertRequest, VolttronCertRequestStatus, well_known};
+use volttron_crds::{
+    Condition, Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus,
+    well_known,
+};
 
 /// Writes one request.
 pub(super) struct Patches<'a> {
@@ -17,27 +19,21 @@ pub(super) struct Patches<'a> {
     api: Api<VolttronCertRequest>,
     name: String,
     uid: Option<String>,
-    now: Timestamp,
 }
 
 impl<'a> Patches<'a> {
-    pub(super) fn new(context: &'a Context, request: &VolttronCertRequest, now: Timestamp) -> Self {
+    pub(super) fn new(context: &'a Context, request: &VolttronCertRequest) -> Self {
         let namespace = request.namespace().unwrap_or_default();
         Self {
             context,
             api: Api::namespaced(context.client.clone(), &namespace),
             name: request.name_any(),
             uid: request.uid(),
-            now,
         }
     }
 
     pub(super) fn context(&self) -> &'a Context {
         self.context
-    }
-
-    pub(super) fn now(&self) -> Timestamp {
-        self.now
     }
 
     /// Sees that the finalizer is there, before anything exists that has to be cleaned up.
@@ -102,7 +98,7 @@ impl<'a> Patches<'a> {
         Ok(written)
     }
 
-    /// One Event for a change of phase, and one log line for a decision that took effect.
+    /// One Event and one log line for a decision that took effect, and for a change of phase.
     fn tell(&self, before: &VolttronCertRequest, next: &VolttronCertRequestStatus) {
         let Some(phase) = next.phase else { return };
         let common_name = next.common_name.as_deref().unwrap_or("unknown");
@@ -110,65 +106,96 @@ impl<'a> Patches<'a> {
             .status
             .as_ref()
             .and_then(|status| status.decision.as_ref());
-        if let Some(decision) = next
-            .decision
-            .as_ref()
-            .filter(|decision| Some(*decision) != decided)
-        {
-            info!(
-                request = %full_name(before), %common_name, requester = %before.spec.requester,
-                decision = if phase == Phase::Denied { "denied" } else { "approved" },
-                by = decision.by.as_deref().unwrap_or("unknown"),
-                reason = decision.reason.as_deref().unwrap_or_default(),
-                key = next.key_fingerprint.as_deref().unwrap_or_default(),
-                "decision"
-            );
+        let decision = next.decision.as_ref();
+        if let Some(decision) = decision.filter(|decision| Some(*decision) != decided) {
+            self.tell_decision(before, next, decision);
         }
-        let same_message = |kind: &str| {
-            let find = |conditions: &[volttron_crds::Condition]| {
-                conditions
-                    .iter()
-                    .find(|c| c.type_ == kind)
-                    .map(|c| c.message.clone())
-            };
-            before.status.as_ref().and_then(|s| find(&s.conditions)) == find(&next.conditions)
-        };
-        if before.phase() == Some(phase) && (phase != Phase::Failed || same_message("Failed")) {
+        let failure = |conditions: &[Condition]| message(conditions, "Failed");
+        let said = before.status.as_ref();
+        let same_failure =
+            said.map(|it| failure(&it.conditions)) == Some(failure(&next.conditions));
+        if before.phase() == Some(phase) && (phase != Phase::Failed || same_failure) {
             return;
         }
         info!(request = %full_name(before), %common_name, ?phase, "phase");
         self.context.triggers.count(instance_of(before));
-        let message = |kind: &str| {
-            let condition = next
-                .conditions
-                .iter()
-                .find(|condition| condition.type_ == kind);
-            condition
-                .map(|condition| condition.message.clone())
-                .unwrap_or_default()
-        };
         let events = &self.context.events;
+        let issued = message(&next.conditions, "Issued");
         match phase {
             Phase::Pending => events.normal(before, "Pending", "Review", format!(
                 "{common_name} asks for a certificate; approve with `kubectl annotate vcr -n {} {} \
                  {}=approved`",
                 before.namespace().unwrap_or_default(), self.name, well_known::DECISION,
             )),
-            Phase::Approved => events.normal(before, "Approved", "Approve", message("Issued")),
-            Phase::Issued => events.normal(before, "Issued", "Sign", message("Issued")),
-            Phase::Expired => events.warning(before, "Expired", "Expire", message("Issued")),
-            Phase::Failed => events.warning(before, "Failed", "Check", message("Failed")),
+            Phase::Approved => events.normal(before, "Waiting", "Approve", issued),
+            Phase::Issued => events.normal(before, "Issued", "Sign", issued),
+            Phase::Expired => events.warning(before, "Expired", "Expire", issued),
+            Phase::Failed => events.warning(before, "Failed", "Check", failure(&next.conditions)),
+            // The decision has its Event already.
             Phase::Denied => {
-                events.warning(before, "Denied", "Deny", message("Denied"));
                 if let Some(pod) = waiting_pod(before) {
                     let note = format!(
                         "connection to VolttronInstance {} as {common_name} was denied (request {}): {}",
-                        before.spec.instance_ref.name, self.name, message("Denied"),
+                        before.spec.instance_ref.name, self.name, message(&next.conditions, "Denied"),
                     );
                     events.warning_about(pod, "Denied", "Connect", note);
                 }
             }
         }
+    }
+
+    /// The log line is the audit's: who decided what about whom, how and why.
+    fn tell_decision(
+        &self,
+        before: &VolttronCertRequest,
+        next: &VolttronCertRequestStatus,
+        decision: &Decision,
+    ) {
+        let denied = next.phase == Some(Phase::Denied);
+        let (word, how) = (
+            if denied { "denied" } else { "approved" },
+            how(decision.how),
+        );
+        info!(
+            decision = word, how,
+            by = decision.by.as_deref().unwrap_or("unknown"),
+            reason = decision.reason.as_deref().unwrap_or_default(),
+            request = %full_name(before), uid = before.uid().unwrap_or_default(),
+            instance = %instance_of(before),
+            common_name = next.common_name.as_deref().unwrap_or("unknown"),
+            requester = %before.spec.requester,
+            key = next.key_fingerprint.as_deref().unwrap_or_default(),
+            carried_by = decision.request.as_deref().unwrap_or_default(),
+            "decision"
+        );
+        self.context.metrics.decided(word, how);
+        let events = &self.context.events;
+        if denied {
+            events.warning(
+                before,
+                "Denied",
+                "Deny",
+                message(&next.conditions, "Denied"),
+            );
+        } else {
+            let note = message(&next.conditions, "Approved");
+            events.normal(before, "Approved", "Approve", note);
+        }
+    }
+}
+
+fn message(conditions: &[Condition], kind: &str) -> String {
+    let condition = conditions.iter().find(|condition| condition.type_ == kind);
+    condition
+        .map(|condition| condition.message.clone())
+        .unwrap_or_default()
+}
+
+fn how(how: DecisionHow) -> &'static str {
+    match how {
+        DecisionHow::Manual => "manual",
+        DecisionHow::Renewal => "renewal",
+        DecisionHow::Policy => "policy",
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::super::context::Context;
 use super::super::error::{Attempt, Error};
-use crate::pki::{self, Authority, CheckedRequest, LeafError, SerialNumber, SignedCertificate};
+use super::super::runtime::InstanceRuntime;
+use crate::pki::{Authority, CheckedRequest, LeafError, SerialNumber, SignedCertificate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +24,7 @@ pub(super) enum Stored {
 /// one that an interrupted run left in the Secret, or else the one that `sign` makes now.
 pub(super) async fn store(
     request: &VolttronCertRequest,
+    runtime: &InstanceRuntime,
     authority: &Authority,
     checked: &CheckedRequest,
     serial: &SerialNumber,
@@ -61,8 +63,8 @@ pub(super) async fn store(
     if !is_owned_by(&existing, request) {
         return Ok(Stored::Foreign);
     }
-    let left_behind = text_of(&existing, "tls.crt")
-        .and_then(|chain| pki::adopt(authority, checked, serial, &chain));
+    let left_behind =
+        text_of(&existing, "tls.crt").and_then(|chain| runtime.adopt(checked, serial, &chain));
     let certificate = left_behind.unwrap_or(signed);
     restore(request, &certificate.chain, authority.bundle(), context).await?;
     Ok(Stored::Certificate(certificate))
@@ -102,6 +104,21 @@ pub(super) async fn restore(
     }
     context.secrets.wrote(&namespace, &name, &data);
     Ok(true)
+}
+
+/// The certificate chain that an interrupted run may have left in the Secret.
+pub(super) async fn left_behind(
+    request: &VolttronCertRequest,
+    context: &Context,
+) -> Result<Option<String>, Error> {
+    let namespace = request.namespace().unwrap_or_default();
+    let secret = Api::<Secret>::namespaced(context.client.clone(), &namespace)
+        .get_opt(&request.secret_name())
+        .await
+        .attempt("read the Secret of the certificate")?;
+    Ok(secret
+        .filter(|secret| is_owned_by(secret, request))
+        .and_then(|secret| text_of(&secret, "tls.crt")))
 }
 
 /// Removes the Secret of a request that was denied.

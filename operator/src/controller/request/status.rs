@@ -1,22 +1,33 @@
-//! The next status of a request. Pure: what was recorded, what happened, and the time.
+//! The next status of a request. Pure.
 
-use super::super::error::Error;
-use crate::approval::{Verdict, Waiting};
+use crate::approval::{Ruling, Standing, Waiting};
+use crate::controller::error::Error;
 use crate::pki::{CheckedRequest, Rejection, SerialNumber, SignedCertificate};
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use volttron_crds::{
     Decision, DecisionHow, LocalReference, Phase, VolttronCertRequest, VolttronCertRequestStatus,
     set_condition,
 };
 
-/// It waits for an administrator, or for its instance.
-pub(super) fn pending(
-    request: &VolttronCertRequest,
-    checked: Option<&CheckedRequest>,
-    waiting: Option<&Waiting>,
-    now: Timestamp,
-) -> VolttronCertRequestStatus {
-    let mut next = Next::of(request, checked, now);
+/// The longest message of a condition; what was asked for may be quoted in it.
+const MESSAGE: usize = 1000;
+
+/// What every next status is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Basis<'a> {
+    /// The request as it stands.
+    pub(super) request: &'a VolttronCertRequest,
+    /// What could be read of its signing request.
+    pub(super) checked: Option<&'a CheckedRequest>,
+    /// Where it stands among others for its name.
+    pub(super) standing: &'a Standing,
+    /// The time.
+    pub(super) now: Timestamp,
+}
+
+/// It waits for an administrator, for room, or for its instance.
+pub(super) fn pending(basis: Basis<'_>, waiting: Option<&Waiting>) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
     next.reserve_serial_number();
     next.status.phase = Some(Phase::Pending);
     next.status.decision = None;
@@ -35,67 +46,71 @@ pub(super) fn pending(
 
 /// It is approved and waits for something else.
 pub(super) fn held(
-    request: &VolttronCertRequest,
-    checked: Option<&CheckedRequest>,
-    verdict: &Verdict,
+    basis: Basis<'_>,
+    ruling: &Ruling,
     waiting: &Waiting,
-    now: Timestamp,
 ) -> VolttronCertRequestStatus {
-    let mut next = Next::of(request, checked, now);
+    let mut next = Next::of(basis);
     next.reserve_serial_number();
     next.status.phase = Some(Phase::Approved);
-    next.decide(verdict);
+    next.decide(ruling);
     next.clear(&["Denied", "Failed"]);
     next.condition("Issued", false, waiting.reason(), &waiting.to_string());
     next.status
 }
 
+/// It will be signed under a serial number of its own; an earlier certificate is no longer its.
+pub(super) fn numbered(basis: Basis<'_>, serial: &SerialNumber) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
+    next.forget_certificate();
+    next.status.phase = Some(Phase::Approved);
+    next.status.serial_number = Some(serial.to_string());
+    next.condition("Issued", false, "Signing", "the certificate is being made");
+    next.status
+}
+
 /// It is signed, and everything that belongs to it is there.
 pub(super) fn issued(
-    request: &VolttronCertRequest,
-    checked: &CheckedRequest,
-    verdict: &Verdict,
+    basis: Basis<'_>,
+    ruling: &Ruling,
     serial: &SerialNumber,
     certificate: SignedCertificate,
-    now: Timestamp,
+    renew_at: Timestamp,
 ) -> VolttronCertRequestStatus {
-    let mut next = Next::of(request, Some(checked), now);
+    let secret = basis.request.secret_name();
+    let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Issued);
-    next.decide(verdict);
+    next.decide(ruling);
     next.clear(&["Denied", "Failed"]);
     next.status.serial_number = Some(serial.to_string());
     next.status.not_before = Some(certificate.not_before.to_string());
     next.status.not_after = Some(certificate.not_after.to_string());
+    next.status.renew_at = Some(renew_at.to_string());
     next.status.certificate = Some(certificate.chain);
-    next.status.secret_ref = Some(LocalReference {
-        name: request.secret_name(),
-    });
-    next.condition(
-        "Issued",
-        true,
-        "Issued",
-        &format!("the certificate is in Secret {}", request.secret_name()),
-    );
+    let message = format!("the certificate is in Secret {secret}");
+    next.status.secret_ref = Some(LocalReference { name: secret });
+    next.condition("Issued", true, "Issued", &message);
     next.status
 }
 
-/// It is denied; `released` tells whether the broker took the user away.
+/// It is denied; `ended` tells whether broker user and certificate are out of the world.
 pub(super) fn denied(
-    request: &VolttronCertRequest,
-    checked: Option<&CheckedRequest>,
-    verdict: &Verdict,
-    released: &Result<(), Error>,
-    now: Timestamp,
+    basis: Basis<'_>,
+    ruling: &Ruling,
+    ended: &Result<(), Error>,
 ) -> VolttronCertRequestStatus {
-    let mut next = Next::of(request, checked, now);
+    let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Denied);
-    next.decide(verdict);
+    next.decide(ruling);
     next.clear(&["Failed"]);
     next.status.secret_ref = None;
-    let message = match released {
-        Ok(()) => "there is no certificate and no broker user".to_owned(),
+    let message = match ended {
+        Ok(()) => {
+            next.forget_certificate();
+            "there is no certificate and no broker user".to_owned()
+        }
         Err(error) => format!(
-            "the broker user could not be removed yet, and that is tried again: {}",
+            "the access could not be ended everywhere yet, and that is tried again: {}",
             super::chain(error)
         ),
     };
@@ -103,20 +118,13 @@ pub(super) fn denied(
     next.status
 }
 
-/// It can never be signed; `readable` is what could be read of it all the same.
-pub(super) fn failed(
-    request: &VolttronCertRequest,
-    readable: Option<&CheckedRequest>,
-    rejection: &Rejection,
-    now: Timestamp,
-) -> VolttronCertRequestStatus {
-    let mut next = Next::of(request, readable, now);
+/// It can never be signed.
+pub(super) fn failed(basis: Basis<'_>, rejection: &Rejection) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Failed);
     next.status.decision = None;
     next.clear(&["Approved", "Denied"]);
-    // The message may quote what was asked for, which can be long.
-    let message: String = rejection.to_string().chars().take(1000).collect();
-    next.condition("Failed", true, rejection.reason(), &message);
+    next.condition("Failed", true, rejection.reason(), &rejection.to_string());
     next.condition(
         "Issued",
         false,
@@ -127,14 +135,29 @@ pub(super) fn failed(
 }
 
 /// Its certificate has run out.
-pub(super) fn expired(request: &VolttronCertRequest, now: Timestamp) -> VolttronCertRequestStatus {
-    let mut next = Next::of(request, None, now);
+pub(super) fn expired(basis: Basis<'_>) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Expired);
+    next.status.renew_at = None;
     let message = format!(
         "the certificate expired at {}; file a new request",
         next.status.not_after.as_deref().unwrap_or_default()
     );
     next.condition("Issued", false, "Expired", &message);
+    next.status
+}
+
+/// Nobody decided on it in time.
+pub(super) fn lapsed(basis: Basis<'_>, pending_ttl: &str) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
+    next.status.phase = Some(Phase::Expired);
+    next.status.decision = None;
+    next.clear(&["Approved", "Denied", "Failed"]);
+    let message = format!(
+        "nobody decided on it within {pending_ttl} (spec.requests.pendingTTL of the instance); \
+         approve it all the same, or delete it and file a new one"
+    );
+    next.condition("Issued", false, "PendingTTLExceeded", &message);
     next.status
 }
 
@@ -145,82 +168,87 @@ struct Next {
 }
 
 impl Next {
-    fn of(request: &VolttronCertRequest, checked: Option<&CheckedRequest>, now: Timestamp) -> Self {
-        let mut status = request.status.clone().unwrap_or_default();
-        if let Some(checked) = checked {
+    fn of(basis: Basis<'_>) -> Self {
+        let mut status = basis.request.status.clone().unwrap_or_default();
+        if let Some(checked) = basis.checked {
             status.common_name = Some(checked.common_name.to_string());
             status.key_algorithm = Some(checked.key.algorithm.to_string());
             status.key_fingerprint = Some(checked.key.fingerprint());
         }
-        Self {
+        let mut next = Self {
             status,
-            generation: request.metadata.generation,
-            now,
+            generation: basis.request.metadata.generation,
+            now: basis.now,
+        };
+        match &basis.standing.conflict {
+            Some(conflict) => {
+                let reason = if conflict.bound {
+                    "NameBound"
+                } else {
+                    "NameRequested"
+                };
+                let message = Waiting::Conflict(conflict.clone()).to_string();
+                next.condition("Conflict", true, reason, &message);
+            }
+            None => next.clear(&["Conflict"]),
         }
+        next
     }
 
-    /// Sets a serial number aside before anything is signed. It is never changed again.
+    /// Sets a serial number aside before anything is signed.
     fn reserve_serial_number(&mut self) {
         let reserve = || SerialNumber::random().to_string();
         self.status.serial_number.get_or_insert_with(reserve);
     }
 
-    fn decide(&mut self, verdict: &Verdict) {
-        let (now, reason) = (self.now, verdict.reason.clone());
-        let unchanged = |decision: &Decision, before: &VolttronCertRequestStatus| {
-            decision.by == verdict.by
-                && decision.reason == verdict.reason
-                && before.conditions.iter().any(|condition| {
-                    condition.status == "True"
-                        && condition.type_
-                            == if verdict.approved {
-                                "Approved"
-                            } else {
-                                "Denied"
-                            }
-                })
+    /// Drops what is known of an earlier certificate, and its serial number with it: that is on the
+    /// revocation list, so that a certificate after another approval needs its own.
+    fn forget_certificate(&mut self) {
+        let status = &mut self.status;
+        status.certificate = None;
+        status.serial_number = None;
+        status.not_before = None;
+        status.not_after = None;
+        status.renew_at = None;
+    }
+
+    fn decide(&mut self, ruling: &Ruling) {
+        let decision = Decision {
+            by: ruling.by.clone(),
+            at: self
+                .now
+                .round(Unit::Microsecond)
+                .unwrap_or(self.now)
+                .to_string(),
+            how: ruling.how,
+            request: ruling.request.clone(),
+            reason: ruling.reason.clone(),
         };
-        if !self
-            .status
-            .decision
-            .as_ref()
-            .is_some_and(|decision| unchanged(decision, &self.status))
-        {
-            self.status.decision = Some(Decision {
-                by: verdict.by.clone(),
-                at: Timestamp::from_second(now.as_second())
-                    .unwrap_or(now)
-                    .to_string(),
-                how: DecisionHow::Manual,
-                request: None,
-                reason: reason.clone(),
-            });
-        }
-        let by = verdict
-            .by
-            .as_deref()
-            .map(|by| format!(" by {by}"))
-            .unwrap_or_default();
-        let why = reason
-            .map(|reason| format!(": {reason}"))
-            .unwrap_or_default();
-        let word = if verdict.approved {
-            "approved"
+        let known_kind = if ruling.approved {
+            "Approved"
         } else {
-            "denied"
+            "Denied"
         };
-        let message: String = format!("{word}{by}{why}").chars().take(1000).collect();
-        self.condition(
-            "Approved",
-            verdict.approved,
-            if verdict.approved {
-                "Approved"
-            } else {
-                "Denied"
-            },
-            &message,
-        );
-        if verdict.approved {
+        let known = self
+            .status
+            .conditions
+            .iter()
+            .any(|condition| condition.status == "True" && condition.type_ == known_kind);
+        let unchanged = self.status.decision.as_ref().is_some_and(|before| {
+            let now = decision.clone();
+            known
+                && *before
+                    == Decision {
+                        at: before.at.clone(),
+                        ..now
+                    }
+        });
+        if !unchanged {
+            self.status.decision = Some(decision);
+        }
+        let message = sentence(ruling);
+        self.condition("Approved", ruling.approved, known_kind, &message);
+        if ruling.approved {
             self.clear(&["Denied"]);
         } else {
             self.condition("Denied", true, "Denied", &message);
@@ -228,19 +256,15 @@ impl Next {
     }
 
     fn condition(&mut self, kind: &str, holds: bool, reason: &str, message: &str) {
-        let Self {
-            status,
-            generation,
-            now,
-        } = self;
+        let message: String = message.chars().take(MESSAGE).collect();
         set_condition(
-            &mut status.conditions,
+            &mut self.status.conditions,
             kind,
             holds.into(),
             reason,
             message,
-            *generation,
-            Timestamp::from_second(now.as_second()).unwrap_or(*now),
+            self.generation,
+            Timestamp::from_second(self.now.as_second()).unwrap_or(self.now),
         );
     }
 
@@ -248,5 +272,31 @@ impl Next {
         self.status
             .conditions
             .retain(|condition| !kinds.contains(&condition.type_.as_str()));
+    }
+}
+
+/// What was decided, in words.
+fn sentence(ruling: &Ruling) -> String {
+    let word = if ruling.approved {
+        "approved"
+    } else {
+        "denied"
+    };
+    let by = ruling.by.as_deref();
+    let by = by.map(|by| format!(" by {by}")).unwrap_or_default();
+    let why = ruling.reason.as_deref();
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    match (ruling.how, &ruling.request) {
+        (DecisionHow::Renewal, Some(request)) => {
+            format!("approved as a renewal of {request}, which was approved{by}{why}")
+        }
+        (DecisionHow::Policy, Some(request)) => format!(
+            "denied because the identity was denied with {request}{by}{why}; approve it again to \
+             lift the denial"
+        ),
+        (DecisionHow::Policy, None) => {
+            "approved by the instance's spec.approval.auto: Always".to_owned()
+        }
+        _ => format!("{word}{by}{why}"),
     }
 }

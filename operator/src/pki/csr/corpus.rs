@@ -2,7 +2,7 @@
 //! is signed for it is the profile and nothing else.
 
 use super::*;
-use crate::pki::{self, Authority, SerialNumber, SignedCertificate};
+use crate::pki::{self, Authority, LeafProfile, SerialNumber, SignedCertificate};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ const LIFE: Duration = Duration::from_hours(48);
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
     let settings = GeneratedAuthority::default();
-    let pair = pki::generate(&"central".parse().unwrap(), &settings, now()).unwrap();
+    let pair = pki::generate(&"central".parse().unwrap(), &settings, 1, now()).unwrap();
     Authority::load(&pair.certificate, &pair.key, None, now()).unwrap()
 });
 
@@ -77,7 +77,11 @@ fn an_agent_of_the_instance_s_own_namespace_may_be_called_like_one_at_home() {
 /// Signs a request and compares every field of the certificate with the profile.
 pub(super) fn sign_and_compare(checked: &CheckedRequest) {
     let serial = SerialNumber::random();
-    let signed = pki::sign(&AUTHORITY, checked, &serial, LIFE, now()).unwrap();
+    let profile = LeafProfile {
+        life: LIFE,
+        crl_distribution_point: None,
+    };
+    let signed = pki::sign(&AUTHORITY, checked, &serial, &profile, now()).unwrap();
     assert_profile(checked, &serial, &signed);
     let adopted = pki::adopt(&AUTHORITY, checked, &serial, &signed.chain);
     assert_eq!(

@@ -1,0 +1,422 @@
+//! An approval belongs to an identity: an instance, a common name and a requester. What was decided
+//! about one request of an identity holds for the others, and the latest decision holds. All
+//! evidence is in the requests themselves, so that it survives everything the API server survives.
+
+use super::annotation::{Verdict, verdict};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use std::sync::Arc;
+use volttron_crds::{
+    AutoApproval, Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus,
+};
+
+/// The decision in force for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// Approved, or denied.
+    pub approved: bool,
+    /// How it came about.
+    pub how: DecisionHow,
+    /// Who decided, where the API server could stamp it.
+    pub by: Option<String>,
+    /// Why, in the approver's words.
+    pub reason: Option<String>,
+    /// `<namespace>/<name>` of the request that carries the decision, where it is another one.
+    pub request: Option<String>,
+}
+
+impl Ruling {
+    fn own(verdict: Verdict) -> Self {
+        Self {
+            approved: verdict.approved,
+            how: DecisionHow::Manual,
+            by: verdict.by,
+            reason: verdict.reason,
+            request: None,
+        }
+    }
+
+    fn inherited(how: DecisionHow, carrier: &VolttronCertRequest) -> Self {
+        let verdict = verdict(carrier);
+        Self {
+            approved: how == DecisionHow::Renewal,
+            how,
+            by: verdict.as_ref().and_then(|verdict| verdict.by.clone()),
+            reason: verdict.and_then(|verdict| verdict.reason),
+            request: Some(full_name(carrier)),
+        }
+    }
+}
+
+/// Another requester that has, or asked first for, the same common name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The other requester.
+    pub requester: String,
+    /// `<namespace>/<name>` of its request.
+    pub request: String,
+    /// Whether the name is bound to it; otherwise it merely waits for a decision as well.
+    pub bound: bool,
+}
+
+/// Where a request stands among those for the same common name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The decision in force, if there is one.
+    pub ruling: Option<Ruling>,
+    /// Who else is in the way.
+    pub conflict: Option<Conflict>,
+}
+
+impl Standing {
+    /// Whether the conflict keeps an approval from taking effect. An administrator who approves one
+    /// of several that wait has chosen it; a policy has not.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        let by_policy = self
+            .ruling
+            .as_ref()
+            .is_none_or(|ruling| ruling.how == DecisionHow::Policy);
+        self.conflict
+            .as_ref()
+            .is_some_and(|conflict| conflict.bound || by_policy)
+    }
+}
+
+/// Finds where `request` stands among `peers`: all other requests for the same instance and common
+/// name.
+#[must_use]
+pub fn standing(
+    request: &VolttronCertRequest,
+    peers: &[Arc<VolttronCertRequest>],
+    auto: AutoApproval,
+) -> Standing {
+    let own = Group::of(
+        &request.spec.requester,
+        std::iter::once(request).chain(peers.iter().map(AsRef::as_ref)),
+    );
+    let ruling = own.ruling(request, auto);
+    let conflict = conflict(request, &own, ruling.as_ref(), peers);
+    Standing { ruling, conflict }
+}
+
+/// Whether `request` gives its common name access to the broker, as far as recorded: it was issued,
+/// and neither it nor its identity was denied since.
+#[must_use]
+pub fn gives_access(request: &VolttronCertRequest, peers: &[Arc<VolttronCertRequest>]) -> bool {
+    if request.phase() != Some(Phase::Issued) || is_going(request) {
+        return false;
+    }
+    Group::of(
+        &request.spec.requester,
+        std::iter::once(request).chain(peers.iter().map(AsRef::as_ref)),
+    )
+    .denial_of(request)
+    .is_none()
+}
+
+/// When `request` may be removed because nobody needs it any more: superseded by a later one of the
+/// same identity for `grace`, or come to nothing for `keep`. A request that carries a decision in
+/// force never may.
+#[must_use]
+pub fn removable_at(
+    request: &VolttronCertRequest,
+    peers: &[Arc<VolttronCertRequest>],
+    grace: std::time::Duration,
+    keep: std::time::Duration,
+) -> Option<Timestamp> {
+    let own = Group::of(
+        &request.spec.requester,
+        std::iter::once(request).chain(peers.iter().map(AsRef::as_ref)),
+    );
+    let status = request.status.as_ref()?;
+    let decided = verdict(request);
+    if decided.as_ref().is_some_and(|verdict| !verdict.approved) || own.is_carrier(request) {
+        return None;
+    }
+    let after = |at: Timestamp, by: std::time::Duration| at.checked_add(by).ok();
+    let since = |kind: &str| {
+        let conditions = &status.conditions;
+        let condition = conditions.iter().find(|condition| condition.type_ == kind);
+        condition.map(|condition| condition.last_transition_time.0)
+    };
+    let created = created(request);
+    match status.phase? {
+        Phase::Pending | Phase::Approved => None,
+        // What an administrator approved by hand stays until it has run out.
+        Phase::Issued if decided.is_some() => None,
+        Phase::Issued => {
+            let successor = own.issued_after(request)?;
+            after(successor, grace)
+        }
+        Phase::Expired => {
+            let ended = time(status.not_after.as_deref()).or_else(|| since("Issued"))?;
+            after(
+                ended,
+                if own.issued_after(request).is_some() {
+                    grace
+                } else {
+                    keep
+                },
+            )
+        }
+        Phase::Denied => {
+            let later = own
+                .members
+                .iter()
+                .map(|member| self::created(member))
+                .find(|at| *at > created);
+            match later {
+                Some(later) if decided.is_none() => after(later, grace),
+                _ => after(time(Some(&status.decision.as_ref()?.at))?, keep),
+            }
+        }
+        Phase::Failed => after(since("Failed")?, keep),
+    }
+}
+
+/// The requests of one requester for one common name that are not being deleted.
+struct Group<'a> {
+    members: Vec<&'a VolttronCertRequest>,
+}
+
+/// A denial that holds for a request.
+enum Denial<'a> {
+    /// It stands on this request.
+    By(&'a VolttronCertRequest),
+    /// It stood on a request of this name that is gone. It is forgotten, but the approvals that it
+    /// ended do not come back by that: whoever may delete a request is not always who may approve.
+    Gone(&'a Decision, &'a str),
+}
+
+impl<'a> Group<'a> {
+    fn of(requester: &str, requests: impl Iterator<Item = &'a VolttronCertRequest>) -> Self {
+        Self {
+            members: requests
+                .filter(|member| member.spec.requester == requester && !is_going(member))
+                .collect(),
+        }
+    }
+
+    fn ruling(&self, request: &'a VolttronCertRequest, auto: AutoApproval) -> Option<Ruling> {
+        match (self.denial_of(request), verdict(request)) {
+            (Some(Denial::By(carrier)), Some(own)) if std::ptr::eq(carrier, request) => {
+                Some(Ruling::own(own))
+            }
+            (Some(Denial::By(carrier)), _) => Some(Ruling::inherited(DecisionHow::Policy, carrier)),
+            (Some(Denial::Gone(decision, carrier)), _) => Some(Ruling {
+                approved: false,
+                how: DecisionHow::Policy,
+                by: decision.by.clone(),
+                reason: decision.reason.clone(),
+                request: Some(carrier.to_owned()),
+            }),
+            (None, Some(own)) => Some(Ruling::own(own)),
+            (None, None) => match (self.latest_approval(), auto) {
+                (Some((_, carrier)), AutoApproval::Renewals | AutoApproval::Always) => {
+                    Some(Ruling::inherited(DecisionHow::Renewal, carrier))
+                }
+                (None, AutoApproval::Always) => Some(Ruling {
+                    approved: true,
+                    how: DecisionHow::Policy,
+                    by: None,
+                    reason: None,
+                    request: None,
+                }),
+                _ => None,
+            },
+        }
+    }
+
+    fn denial_of(&self, request: &'a VolttronCertRequest) -> Option<Denial<'a>> {
+        match verdict(request) {
+            Some(own) if !own.approved => Some(Denial::By(request)),
+            Some(_) if self.approval(request).is_some() => None,
+            Some(_) => match (self.latest_denial(), voided_by(request)) {
+                (Some((_, carrier)), _) => Some(Denial::By(carrier)),
+                (None, Some((decision, name))) => Some(Denial::Gone(decision, name)),
+                // It failed: its approval counts for no other request, and for itself it does.
+                (None, None) => None,
+            },
+            None => match (self.latest_denial(), self.latest_approval()) {
+                (Some((_, carrier)), None) => Some(Denial::By(carrier)),
+                _ => None,
+            },
+        }
+    }
+
+    fn latest_denial(&self) -> Option<(Timestamp, &'a VolttronCertRequest)> {
+        self.members
+            .iter()
+            .filter(|member| verdict(member).is_some_and(|verdict| !verdict.approved))
+            .map(|member| (recorded(member, false).unwrap_or(Timestamp::MAX), *member))
+            .max_by_key(|(at, member)| (*at, created(member), member.uid()))
+    }
+
+    fn latest_approval(&self) -> Option<(Timestamp, &'a VolttronCertRequest)> {
+        self.members
+            .iter()
+            .filter_map(|member| Some((self.approval(member)?, *member)))
+            .max_by_key(|(at, member)| (*at, created(member), member.uid()))
+    }
+
+    /// When `request` was approved by hand, if that holds: no denial came later. What has not been
+    /// recorded yet is taken to be decided just now.
+    fn approval(&self, request: &VolttronCertRequest) -> Option<Timestamp> {
+        let approved = verdict(request).is_some_and(|verdict| verdict.approved);
+        if !approved || request.phase() == Some(Phase::Failed) {
+            return None;
+        }
+        let at = match voided_by(request) {
+            // An approval that a denial ended holds again when an approver lifts that denial, and
+            // no other stands.
+            Some((_, name)) => self
+                .members
+                .iter()
+                .any(|member| {
+                    full_name(member) == name
+                        && verdict(member).is_none_or(|verdict| verdict.approved)
+                })
+                .then_some(Timestamp::MIN)?,
+            None => recorded(request, true).unwrap_or(Timestamp::MAX),
+        };
+        self.latest_denial()
+            .is_none_or(|(denied, _)| denied < at)
+            .then_some(at)
+    }
+
+    /// Whether the identity's approval is carried by `request`.
+    fn is_carrier(&self, request: &VolttronCertRequest) -> bool {
+        self.latest_approval()
+            .is_some_and(|(_, carrier)| std::ptr::eq(carrier, request))
+    }
+
+    /// Since when another request of the identity holds a later certificate.
+    fn issued_after(&self, request: &VolttronCertRequest) -> Option<Timestamp> {
+        let rank = |request: &VolttronCertRequest| {
+            let status = request.status.as_ref()?;
+            let not_before = time(status.not_before.as_deref())?;
+            Some((not_before, created(request), request.uid()))
+        };
+        let own = rank(request)?;
+        self.members
+            .iter()
+            .filter(|member| member.phase() == Some(Phase::Issued))
+            .filter(|member| rank(member).is_some_and(|rank| rank > own))
+            .filter_map(|member| {
+                let conditions = &member.status.as_ref()?.conditions;
+                let issued = conditions.iter().find(|it| it.type_ == "Issued")?;
+                Some(issued.last_transition_time.0)
+            })
+            .min()
+    }
+}
+
+fn conflict(
+    request: &VolttronCertRequest,
+    own: &Group<'_>,
+    ruling: Option<&Ruling>,
+    peers: &[Arc<VolttronCertRequest>],
+) -> Option<Conflict> {
+    if request.phase() == Some(Phase::Issued) {
+        return None;
+    }
+    let found = |other: &VolttronCertRequest, bound| {
+        Some(Conflict {
+            requester: other.spec.requester.clone(),
+            request: full_name(other),
+            bound,
+        })
+    };
+    let rank = |at: Timestamp, request: &VolttronCertRequest| (at, created(request), request.uid());
+    let own_rank = ruling
+        .filter(|ruling| ruling.approved)
+        .and_then(|_| own.latest_approval())
+        .map(|(at, carrier)| rank(at, carrier));
+    let mut requesters: Vec<&str> = peers
+        .iter()
+        .map(|peer| peer.spec.requester.as_str())
+        .filter(|requester| *requester != request.spec.requester)
+        .collect();
+    requesters.sort_unstable();
+    requesters.dedup();
+    let groups: Vec<_> = requesters
+        .into_iter()
+        .map(|requester| Group::of(requester, peers.iter().map(AsRef::as_ref)))
+        .collect();
+    for other in &groups {
+        let issued = other.members.iter().find(|member| {
+            member.phase() == Some(Phase::Issued) && other.denial_of(member).is_none()
+        });
+        if let Some(issued) = issued {
+            return found(issued, true);
+        }
+        let approved = other.latest_approval().filter(|(at, carrier)| {
+            own_rank
+                .as_ref()
+                .is_none_or(|own| rank(*at, carrier) < *own)
+        });
+        if let Some((_, carrier)) = approved {
+            return found(carrier, true);
+        }
+    }
+    if ruling.is_some_and(|ruling| ruling.how != DecisionHow::Policy) {
+        return None;
+    }
+    let age = |request: &VolttronCertRequest| (created(request), request.uid());
+    groups
+        .iter()
+        .flat_map(|other| other.members.iter().copied())
+        .filter(|member| {
+            matches!(
+                member.phase(),
+                None | Some(Phase::Pending | Phase::Approved)
+            ) && age(member) < age(request)
+        })
+        .min_by_key(|member| age(member))
+        .and_then(|member| found(member, false))
+}
+
+/// The denial of another request that ended the approval of this one, as recorded.
+fn voided_by(request: &VolttronCertRequest) -> Option<(&Decision, &str)> {
+    let status = request.status.as_ref()?;
+    let decision = status.decision.as_ref()?;
+    let voided = decision.how == DecisionHow::Policy && is_denied(status);
+    voided.then_some((decision, decision.request.as_deref()?))
+}
+
+/// When the decision on `request` itself was recorded, if it was this one.
+fn recorded(request: &VolttronCertRequest, approved: bool) -> Option<Timestamp> {
+    let status = request.status.as_ref()?;
+    let decision = status.decision.as_ref()?;
+    let same = decision.how == DecisionHow::Manual && is_denied(status) != approved;
+    same.then(|| time(Some(&decision.at)))?
+}
+
+fn is_denied(status: &VolttronCertRequestStatus) -> bool {
+    status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == "Denied" && condition.status == "True")
+}
+
+fn is_going(request: &VolttronCertRequest) -> bool {
+    request.metadata.deletion_timestamp.is_some()
+}
+
+fn created(request: &VolttronCertRequest) -> Timestamp {
+    let created = request.metadata.creation_timestamp.as_ref();
+    created.map_or(Timestamp::MAX, |at| at.0)
+}
+
+fn time(text: Option<&str>) -> Option<Timestamp> {
+    text?.parse().ok()
+}
+
+fn full_name(request: &VolttronCertRequest) -> String {
+    let namespace = request.namespace().unwrap_or_default();
+    format!("{namespace}/{}", request.name_any())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! The end of a request's access: by denial, by deletion, by running out, or because a later
+//! request of the same identity has taken its place.
+
+use super::apply::Patches;
+use super::{Survey, secret};
+use crate::approval::gives_access;
+use crate::controller::context::{Context, instance_of};
+use crate::controller::error::{Attempt, Error};
+use crate::controller::events::full_name;
+use crate::pki;
+use crate::revocation::{Certificate, Why};
+use kube::api::{DeleteParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use tracing::info;
+use volttron_crds::{Phase, VolttronCertRequest, well_known};
+
+/// Ends the access of a denied request: its user is removed, its connections are closed, its
+/// certificate is revoked, and its Secret is deleted.
+pub(super) async fn deny(
+    request: &VolttronCertRequest,
+    survey: &Survey,
+    context: &Context,
+) -> Result<(), Error> {
+    // The identity is denied as a whole, so what is remembered of it goes as well. Later on it may
+    // be approved again by another request, while this one stays denied.
+    let is_new = request.phase() != Some(Phase::Denied);
+    let identity = survey.checked.as_ref().ok().filter(|_| is_new);
+    let identity = identity.map(|checked| {
+        let name = checked.common_name.to_string();
+        (name, request.spec.requester.clone())
+    });
+    let (released, revoked) = tokio::join!(
+        release(request, survey, context),
+        revoke(request, identity, Why::Denied, context),
+    );
+    secret::delete(request, context).await?;
+    released.and(revoked)
+}
+
+/// A request that is being deleted: its access ends, then the object may go.
+pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> Result<(), Error> {
+    context
+        .room
+        .leave(&ObjectRef::from_obj(request), &context.triggers);
+    if !is_claimed(request) {
+        return Ok(());
+    }
+    let survey = Survey::of(request, context);
+    let is_last = survey.peers.iter().all(|peer| {
+        peer.spec.requester != request.spec.requester || peer.metadata.deletion_timestamp.is_some()
+    });
+    let revocations = context.revocations.of(&instance_of(request), context);
+    let was_superseded = serial_of(request).is_some_and(|serial| revocations.is_remembered(serial));
+    if instance_is_alive(request, context) {
+        let identity = survey.checked.as_ref().ok().filter(|_| is_last);
+        let identity = identity.map(|checked| {
+            let name = checked.common_name.to_string();
+            (name, request.spec.requester.clone())
+        });
+        let revoked = async {
+            if was_superseded && !is_last {
+                return Ok(());
+            }
+            revoke(request, identity, Why::Deleted, context).await
+        };
+        let (released, revoked) = tokio::join!(release(request, &survey, context), revoked);
+        released.and(revoked)?;
+    }
+    Patches::new(context, request).release().await?;
+    info!(request = %full_name(request), "request forgotten");
+    Ok(())
+}
+
+/// Removes a request that nobody needs any more. Its certificate is remembered, so that it is
+/// revoked when its identity is denied.
+pub(super) async fn retire(
+    request: &VolttronCertRequest,
+    survey: &Survey,
+    context: &Context,
+) -> Result<(), Error> {
+    if let Some(certificate) = certificate_of(request).filter(|it| it.not_after > survey.now) {
+        context
+            .revocations
+            .of(&instance_of(request), context)
+            .remember(certificate)
+            .await?;
+    }
+    let api = Api::<VolttronCertRequest>::namespaced(
+        context.client.clone(),
+        &request.namespace().unwrap_or_default(),
+    );
+    let exactly_this = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: request.uid(),
+            resource_version: request.resource_version(),
+        }),
+        ..DeleteParams::default()
+    };
+    match api.delete(&request.name_any(), &exactly_this).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop).attempt("delete the superseded request"),
+    }?;
+    info!(request = %full_name(request), phase = ?request.phase(), "request removed: it is superseded, or came to nothing");
+    Ok(())
+}
+
+/// Gives up a request's claim on its broker user. The user is removed and connections are closed,
+/// unless another request has access by the same name. Where the instance is gone, so is its
+/// broker.
+pub(super) async fn release(
+    request: &VolttronCertRequest,
+    survey: &Survey,
+    context: &Context,
+) -> Result<(), Error> {
+    // A request that did not pass the checks never had a user, and what it names may be another's.
+    let Ok(checked) = &survey.checked else {
+        return Ok(());
+    };
+    if !instance_is_alive(request, context) {
+        return Ok(());
+    }
+    let runtime = context.runtimes.of(&instance_of(request));
+    let fault = runtime
+        .as_ref()
+        .and_then(|runtime| runtime.broker_fault.clone());
+    let users = runtime.and_then(|runtime| runtime.users.clone());
+    let users = match (users, fault) {
+        (Some(users), None) => users,
+        (_, fault) => {
+            // What was not issued can have at most a user that an interrupted run made; that is
+            // removed when the broker is compared.
+            let away = fault.unwrap_or_else(|| "it was not reached yet".to_owned());
+            return if certificate_of(request).is_some() {
+                Err(Error::BrokerAway(away))
+            } else {
+                Ok(())
+            };
+        }
+    };
+    let needed = survey.peers.iter().any(|peer| {
+        let others: Vec<_> = survey
+            .peers
+            .iter()
+            .filter(|other| other.uid() != peer.uid())
+            .cloned()
+            .chain([std::sync::Arc::new(request.clone())])
+            .collect();
+        gives_access(peer, &others)
+    });
+    users
+        .release(
+            checked.common_name.clone(),
+            request.uid().unwrap_or_default(),
+            needed,
+        )
+        .await
+        .map_err(Error::Broker)
+}
+
+/// Puts the request's certificate onto the revocation list, and what is remembered of `identity`.
+async fn revoke(
+    request: &VolttronCertRequest,
+    identity: Option<(String, String)>,
+    why: Why,
+    context: &Context,
+) -> Result<(), Error> {
+    if !instance_is_alive(request, context) {
+        return Ok(());
+    }
+    let certificate = match certificate_of(request) {
+        Some(certificate) => Some(certificate),
+        None => left_behind(request, context).await?,
+    };
+    let certificates: Vec<_> = certificate.into_iter().collect();
+    if certificates.is_empty() && identity.is_none() {
+        return Ok(());
+    }
+    context
+        .revocations
+        .of(&instance_of(request), context)
+        .revoke(certificates, identity, why)
+        .await
+}
+
+/// The certificate that the request's status records.
+fn certificate_of(request: &VolttronCertRequest) -> Option<Certificate> {
+    let status = request.status.as_ref()?;
+    status.certificate.as_ref()?;
+    Some(Certificate {
+        serial: status.serial_number.clone()?,
+        not_after: status.not_after.as_deref()?.parse().ok()?,
+        common_name: status.common_name.clone()?,
+        requester: request.spec.requester.clone(),
+    })
+}
+
+/// The certificate that an interrupted run signed for the request and could not record.
+async fn left_behind(
+    request: &VolttronCertRequest,
+    context: &Context,
+) -> Result<Option<Certificate>, Error> {
+    if serial_of(request).is_none() {
+        return Ok(None);
+    }
+    let chain = secret::left_behind(request, context).await?;
+    let found = chain.as_deref().and_then(pki::serial_and_end);
+    let common_name = request
+        .status
+        .as_ref()
+        .and_then(|it| it.common_name.clone());
+    Ok(found.map(|(serial, not_after)| Certificate {
+        serial: serial.to_string(),
+        not_after,
+        common_name: common_name.unwrap_or_default(),
+        requester: request.spec.requester.clone(),
+    }))
+}
+
+fn serial_of(request: &VolttronCertRequest) -> Option<&str> {
+    request.status.as_ref()?.serial_number.as_deref()
+}
+
+fn instance_is_alive(request: &VolttronCertRequest, context: &Context) -> bool {
+    context
+        .instances
+        .get(&instance_of(request))
+        .is_some_and(|instance| instance.metadata.deletion_timestamp.is_none())
+}
+
+fn is_claimed(request: &VolttronCertRequest) -> bool {
+    request
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == well_known::FINALIZER)
+}

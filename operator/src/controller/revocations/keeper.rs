@@ -1,0 +1,387 @@
+//! The task that keeps the revocation list of one instance: many orders at once become one list.
+
+use super::list::PublishedList;
+use super::{RevocationsOf, View};
+use crate::broker::{ClientPair, Probe, RefusedBy, UserKeeperHandle, probe};
+use crate::controller::context::Context;
+use crate::controller::error::{Attempt, Error, chain};
+use crate::controller::instance::crl_config_map;
+use crate::controller::secrets::SecretIndex;
+use crate::controller::triggers::Triggers;
+use crate::pki::Authority;
+use crate::revocation::{Certificate, Ledger, Why};
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, ResourceExt};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use volttron_crds::{VolttronInstance, well_known};
+
+/// How soon the broker is tried after a list was published, and how rarely in the end.
+const FIRST_TRIAL: Duration = Duration::from_millis(250);
+const LAST_TRIAL: Duration = Duration::from_secs(10);
+/// Where the ledger is in its Secret.
+const KEY: &str = "ledger.json";
+
+/// What became of an order.
+pub(super) type Outcome = Result<(), Arc<Error>>;
+
+pub(super) enum Order {
+    Revoke {
+        certificates: Vec<Certificate>,
+        identity: Option<(String, String)>,
+        why: Why,
+        done: oneshot::Sender<Outcome>,
+    },
+    Remember {
+        certificate: Certificate,
+        done: oneshot::Sender<Outcome>,
+    },
+    Publish {
+        publication: Box<Publication>,
+        done: oneshot::Sender<Outcome>,
+    },
+}
+
+/// What a list is made of beside the ledger, and where it is tried.
+pub(in crate::controller) struct Publication {
+    /// The instance.
+    pub(in crate::controller) instance: VolttronInstance,
+    /// All trusted CAs whose key is known, the one that signs certificates first.
+    pub(in crate::controller) authorities: Vec<Arc<Authority>>,
+    /// The broker that enforces the list.
+    pub(in crate::controller) target: Target,
+    /// The broker's users, if it was reached before.
+    pub(in crate::controller) users: Option<UserKeeperHandle>,
+}
+
+/// Where a broker takes AMQP connections.
+pub(in crate::controller) struct Target {
+    /// `host:port`.
+    pub(in crate::controller) address: String,
+    /// The name in its certificate.
+    pub(in crate::controller) server_name: String,
+    /// The CA certificates that vouch for it (PEM).
+    pub(in crate::controller) roots: String,
+}
+
+pub(super) struct Keeper {
+    reference: ObjectRef<VolttronInstance>,
+    client: Client,
+    /// The controller's own namespace, where the ledger is.
+    namespace: String,
+    secrets: SecretIndex,
+    triggers: Triggers,
+    orders: mpsc::Receiver<Order>,
+    view: Arc<Mutex<View>>,
+    publication: Option<Publication>,
+    list: Option<PublishedList>,
+    next_trial: Instant,
+    pause: Duration,
+}
+
+impl Keeper {
+    pub(super) fn spawn(
+        reference: ObjectRef<VolttronInstance>,
+        context: &Context,
+    ) -> RevocationsOf {
+        let (sender, orders) = mpsc::channel(1024);
+        let view = Arc::<Mutex<View>>::default();
+        let keeper = Self {
+            reference,
+            client: context.client.clone(),
+            namespace: context.namespace.clone(),
+            secrets: context.secrets.clone(),
+            triggers: context.triggers.clone(),
+            orders,
+            view: view.clone(),
+            publication: None,
+            list: None,
+            next_trial: Instant::now(),
+            pause: FIRST_TRIAL,
+        };
+        tokio::spawn(keeper.run());
+        RevocationsOf {
+            orders: sender,
+            view,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            let trial = self.next_trial;
+            tokio::select! {
+                count = self.orders.recv_many(&mut batch, 512) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.handle(std::mem::take(&mut batch)).await;
+                }
+                () = tokio::time::sleep_until(trial), if self.is_unproven() => self.try_out().await,
+            }
+        }
+    }
+
+    async fn handle(&mut self, orders: Vec<Order>) {
+        let mut waiting = Vec::with_capacity(orders.len());
+        let outcome = self.carry_out(orders, &mut waiting).await.map_err(|error| {
+            let instance = &self.reference;
+            warn!(%instance, error = %chain(&error), "the revocation list could not be kept; it is tried again");
+            Arc::new(error)
+        });
+        for done in waiting {
+            let _ = done.send(outcome.clone());
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        orders: Vec<Order>,
+        waiting: &mut Vec<oneshot::Sender<Outcome>>,
+    ) -> Result<(), Error> {
+        let now = Timestamp::now();
+        let loaded = self.load().await;
+        let mut ledger = self.view().ledger.clone();
+        let (mut is_new, mut is_compared) = (false, false);
+        for order in orders {
+            match order {
+                Order::Revoke {
+                    certificates,
+                    identity,
+                    why,
+                    done,
+                } => {
+                    let identity = identity
+                        .as_ref()
+                        .map(|(name, requester)| (name.as_str(), requester.as_str()));
+                    match ledger.revoke(&certificates, identity, why, now) {
+                        Ok(changed) => {
+                            is_new |= changed;
+                            waiting.push(done);
+                        }
+                        Err(full) => {
+                            let _ = done.send(Err(Arc::new(Error::ListFull(full))));
+                        }
+                    }
+                }
+                Order::Remember { certificate, done } => {
+                    ledger.remember(&certificate, now);
+                    waiting.push(done);
+                }
+                Order::Publish { publication, done } => {
+                    self.publication = Some(*publication);
+                    is_compared = true;
+                    waiting.push(done);
+                }
+            }
+        }
+        loaded?;
+        is_new |= ledger.forget_expired(now);
+        let due = is_new || self.is_due(now);
+        if due {
+            ledger.number += 1;
+        }
+        self.save(&ledger).await?;
+        if due && let Some(publication) = &self.publication {
+            let list = PublishedList::sign(
+                ledger.number,
+                ledger.revoked(),
+                &publication.authorities,
+                now,
+            )?;
+            info!(
+                instance = %self.reference, number = list.number,
+                certificates = ledger.revoked().len(), "revocation list signed"
+            );
+            self.list = Some(list);
+            self.pause = FIRST_TRIAL;
+            self.next_trial = Instant::now();
+        }
+        if due || is_compared {
+            self.publish().await?;
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        let Some(publication) = &self.publication else {
+            return false;
+        };
+        self.list.as_ref().is_none_or(|list| {
+            !list.is_current(&publication.authorities, now)
+                || (self.is_unproven() && !list.can_be_tried(now))
+        })
+    }
+
+    /// Whether the broker has yet to be seen to enforce the list.
+    fn is_unproven(&self) -> bool {
+        let enforced = self.view().ledger.enforced;
+        self.list
+            .as_ref()
+            .is_some_and(|list| list.number > enforced)
+    }
+
+    async fn publish(&self) -> Result<(), Error> {
+        let (Some(publication), Some(list)) = (&self.publication, &self.list) else {
+            return Ok(());
+        };
+        let map = crl_config_map(&publication.instance, &list.files);
+        let api =
+            Api::<ConfigMap>::namespaced(self.client.clone(), &map.namespace().unwrap_or_default());
+        api.patch(&map.name_any(), &parameters(), &Patch::Apply(&map))
+            .await
+            .attempt("publish the revocation list")
+            .map(drop)
+    }
+
+    /// Tries whether the broker refuses the canary.
+    async fn try_out(&mut self) {
+        let (Some(publication), Some(list)) = (&self.publication, &self.list) else {
+            return;
+        };
+        let Target {
+            address,
+            server_name,
+            roots,
+        } = &publication.target;
+        let canary = ClientPair {
+            chain: &list.canary.chain,
+            key: &list.canary.key,
+        };
+        let seen = probe(address, server_name, roots, Some(canary)).await;
+        debug!(instance = %self.reference, number = list.number, %seen, "revocation list tried");
+        let number = list.number;
+        self.view().last_probe = seen.to_string();
+        if seen == Probe::Refused(RefusedBy::Revoked) {
+            if let Err(error) = self.proven(number).await {
+                warn!(instance = %self.reference, error = %chain(&error), "what was proven of the revocation list could not be written down");
+            } else {
+                return;
+            }
+        } else if !list.can_be_tried(Timestamp::now()) {
+            // A new one is made for the next reconcile of the instance.
+            self.triggers.instance(self.reference.clone());
+        }
+        self.next_trial = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LAST_TRIAL);
+    }
+
+    async fn proven(&mut self, number: i64) -> Result<(), Error> {
+        let (mut ledger, before) = {
+            let view = self.view();
+            (view.ledger.clone(), view.ledger.enforced)
+        };
+        ledger.enforced = number;
+        self.save(&ledger).await?;
+        info!(instance = %self.reference, number, "the broker enforces the revocation list");
+        // Where one of two certificates of a name was revoked, its connection may be open still.
+        let users = self.publication.as_ref().and_then(|it| it.users.clone());
+        for name in ledger.revoked_after(before) {
+            if let (Some(users), Ok(name)) = (&users, name.parse())
+                && let Err(error) = users.disconnect(name).await
+            {
+                warn!(instance = %self.reference, error = %chain(&error), "connections of a revoked certificate could not be closed");
+            }
+        }
+        let waiting = std::mem::take(&mut self.view().waiting);
+        for request in waiting {
+            self.triggers.request(request);
+        }
+        self.triggers.instance(self.reference.clone());
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<(), Error> {
+        if self.view().loaded {
+            return Ok(());
+        }
+        let name = revocation_secret_name(&self.reference);
+        let secret = self
+            .api()
+            .get_opt(&name)
+            .await
+            .attempt("read the ledger of revoked certificates")?;
+        let text = secret.and_then(|secret| secret.data?.remove(KEY));
+        let ledger = match text {
+            Some(ByteString(text)) => serde_json::from_slice(&text)
+                .map_err(|_| Error::LedgerUnreadable(format!("{}/{name}", self.namespace)))?,
+            None => Ledger::default(),
+        };
+        let mut view = self.view();
+        view.ledger = ledger;
+        view.loaded = true;
+        Ok(())
+    }
+
+    /// Writes the ledger, where it is another than the one that is stored.
+    async fn save(&self, ledger: &Ledger) -> Result<(), Error> {
+        let name = revocation_secret_name(&self.reference);
+        let text = serde_json::to_vec(ledger).map_err(|_| Error::Incomplete("the ledger"))?;
+        let data = [(KEY.to_owned(), ByteString(text))].into();
+        if !self.secrets.holds(&self.namespace, &name, &data) {
+            let secret = self.secret(&name, &data);
+            self.api()
+                .patch(&name, &parameters(), &Patch::Apply(&secret))
+                .await
+                .attempt("write the ledger of revoked certificates")?;
+            self.secrets.wrote(&self.namespace, &name, &data);
+        }
+        self.view().ledger.clone_from(ledger);
+        Ok(())
+    }
+
+    fn secret(&self, name: &str, data: &BTreeMap<String, ByteString>) -> Secret {
+        let instance = &self.reference;
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(self.namespace.clone()),
+                labels: Some(BTreeMap::from([
+                    label(well_known::MANAGED_BY_LABEL, well_known::MANAGED_BY),
+                    label(well_known::INSTANCE_LABEL, &instance.name),
+                    label(
+                        well_known::INSTANCE_NAMESPACE_LABEL,
+                        instance.namespace.as_deref().unwrap_or_default(),
+                    ),
+                ])),
+                ..ObjectMeta::default()
+            },
+            type_: Some("Opaque".to_owned()),
+            data: Some(data.clone()),
+            ..Secret::default()
+        }
+    }
+
+    fn api(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Name of the Secret with the ledger of an instance, in the controller's namespace. Neither part
+/// can hold a dot before the instance's name.
+pub(in crate::controller) fn revocation_secret_name(
+    instance: &ObjectRef<VolttronInstance>,
+) -> String {
+    format!(
+        "crl.{}.{}",
+        instance.namespace.as_deref().unwrap_or_default(),
+        instance.name
+    )
+}
+
+fn parameters() -> PatchParams {
+    PatchParams::apply(well_known::CONTROLLER_FIELD_MANAGER).force()
+}
