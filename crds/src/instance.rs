@@ -40,9 +40,7 @@ use std::time::Duration;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = kube::core::Rule::new("has(self.instanceName) == has(oldSelf.instanceName) && (!has(self.instanceName) || self.instanceName == oldSelf.instanceName)")
-        .message("instanceName cannot be changed: every common name and broker user is built from it; create a new instance instead"),
-    validation = kube::core::Rule::new("self.ca == oldSelf.ca")
-        .message("ca cannot be changed: certificates that agents hold were signed by it; create a new instance instead")
+        .message("instanceName cannot be changed: every common name and broker user is built from it; create a new instance instead")
 )]
 pub struct VolttronInstanceSpec {
     /// The name by which agents know this instance; it is the first word of every common name.
@@ -58,7 +56,9 @@ pub struct VolttronInstanceSpec {
     #[serde(default)]
     pub message_bus: MessageBus,
 
-    /// Where the certificate authority comes from. Default: a generated one.
+    /// Where the certificate authority comes from. Default: a generated one. A change replaces the
+    /// CA by rotation: the new one is trusted everywhere before it signs, and the old one is
+    /// trusted until nobody needs it.
     #[serde(default)]
     pub ca: CertificateAuthoritySpec,
 
@@ -108,21 +108,23 @@ pub enum MessageBus {
 #[x_kube(validation = kube::core::Rule::new("!(has(self.generated) && has(self.secretRef))")
     .message("ca takes generated or secretRef, not both"))]
 pub struct CertificateAuthoritySpec {
-    /// A CA that the operator generates and whose key it alone can read.
+    /// A CA that the operator generates and whose key it alone can read. It is replaced after two
+    /// thirds of its life, or when annotation `volttron.org/rotate-ca` gets a new value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<GeneratedAuthority>,
     /// A CA of your own: a Secret in the instance's namespace with `tls.crt` (the CA certificate,
-    /// followed by its chain if it is an intermediate one) and `tls.key` (PKCS #8, PEM).
+    /// followed by its chain if it is an intermediate one) and `tls.key` (PKCS #8, PEM). The CA is
+    /// replaced by changing that Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretReference>,
 }
 
-/// How the generated CA looks. It is made once.
+/// How the generated CA looks. A change takes effect at the next rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GeneratedAuthority {
     /// Words of the CA certificate's subject beside its common name, which is
-    /// `<instance name> root CA`.
+    /// `<instance name> root CA`, with `G2`, `G3` and so on behind it for later ones.
     #[serde(default)]
     pub subject: Subject,
     /// Algorithm of the CA's key.
@@ -486,8 +488,8 @@ pub struct VolttronInstanceStatus {
     /// The generation of the spec that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` (requests are signed and the broker takes connections), `CertificateAuthorityReady`
-    /// and `BrokerReady`.
+    /// `Ready` (requests are signed and the broker takes connections), `CertificateAuthorityReady`,
+    /// `BrokerReady`, and once the CA was or should be replaced `CertificateAuthorityRotating`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -514,6 +516,28 @@ pub struct AuthorityStatus {
     pub sha256: String,
     /// The CA certificates to trust, PEM. Public: the sidecar trusts these and nothing else.
     pub bundle: String,
+    /// While the CA is being replaced: the one that is trusted and does not sign yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<OtherAuthorityStatus>,
+    /// While the CA is being replaced: the one that does not sign any more and is still trusted,
+    /// because certificates that it has signed are in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<OtherAuthorityStatus>,
+    /// The value of annotation `volttron.org/rotate-ca` that was followed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_request: Option<String>,
+}
+
+/// A certificate authority that is trusted and does not sign.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherAuthorityStatus {
+    /// Its place among the CAs of this instance.
+    pub generation: i64,
+    /// End of the CA certificate's life (RFC 3339).
+    pub not_after: String,
+    /// SHA-256 of the CA certificate (DER), in hex.
+    pub sha256: String,
 }
 
 /// Requests of an instance, counted by phase.

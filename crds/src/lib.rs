@@ -17,8 +17,9 @@ pub use conditions::{Condition, ConditionStatus, set_condition};
 pub use instance::{
     AllowedNamespaces, AllowedNamespacesWord, ApprovalSpec, AuthorityStatus, AutoApproval,
     BrokerResources, BrokerSpec, CertificateAuthoritySpec, CertificateSpec, GeneratedAuthority,
-    KeyAlgorithm, ManagedBroker, MessageBus, RequestCounts, RequestsSpec, SecretReference,
-    StorageSpec, Subject, VolttronInstance, VolttronInstanceSpec, VolttronInstanceStatus,
+    KeyAlgorithm, ManagedBroker, MessageBus, OtherAuthorityStatus, RequestCounts, RequestsSpec,
+    SecretReference, StorageSpec, Subject, VolttronInstance, VolttronInstanceSpec,
+    VolttronInstanceStatus,
 };
 pub use names::{CommonName, Identity, InstanceName, InvalidName};
 

@@ -10,6 +10,8 @@ pub const DECIDED_BY: &str = "volttron.org/decided-by";
 pub const POD_NAME: &str = "volttron.org/pod-name";
 /// Annotation on a request: UID of the pod that waits for it.
 pub const POD_UID: &str = "volttron.org/pod-uid";
+/// Annotation on an instance: a value that differs from the last one starts a rotation of its CA.
+pub const ROTATE_CA: &str = "volttron.org/rotate-ca";
 
 /// Label on everything the controller makes for an instance: the instance's name.
 pub const INSTANCE_LABEL: &str = "volttron.org/instance";

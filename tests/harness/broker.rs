@@ -1,10 +1,10 @@
 //! What a kubelet does for a broker: it runs what the `StatefulSet` says, with the files its volumes hold.
 
 use crate::playground::Playground;
+use crate::volumes::{Files, Follower, Mounted, mounted};
 use crate::{Instance, SOON, blocking};
-use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PodSpec, Secret, Volume};
+use k8s_openapi::api::core::v1::{PodSpec, Secret};
 use kube::Api;
 use local_cluster::{Base, RabbitMq, RabbitMqOptions};
 use std::net::IpAddr;
@@ -13,24 +13,32 @@ use std::time::Duration;
 
 const START: Duration = Duration::from_mins(2);
 
-type Files = Vec<(String, Vec<u8>)>;
+/// A pod, and its volumes with their files.
+type Wanted = (PodSpec, Vec<(Mounted, Files)>);
 
 /// The broker of an instance; it ends when this is dropped.
 pub struct Broker<'a> {
     /// The instance it is the broker of.
     pub instance: Instance<'a>,
+    files: Follower,
     rabbit: Arc<RabbitMq>,
 }
 
 impl<'a> Broker<'a> {
     /// Starts what the instance's `StatefulSet` describes, and lets the operator resolve the name of its Service.
     pub async fn start(instance: &Instance<'a>, base: Base) -> Self {
-        let (pod, files) = wanted(instance).await;
+        let (pod, volumes) = wanted(instance).await;
+        let files = volumes.iter().flat_map(|(volume, files)| {
+            let path = |name: &str| format!("{}/{name}", volume.path);
+            files
+                .iter()
+                .map(move |(name, content)| (path(name), content.clone()))
+        });
         let container = pod.containers.first().expect("a container");
         let env = container.env.iter().flatten();
         let options = RabbitMqOptions {
             name: instance.broker_name(),
-            files,
+            files: files.collect(),
             env: env
                 .filter_map(|it| Some((it.name.clone(), it.value.clone()?)))
                 .collect(),
@@ -42,9 +50,13 @@ impl<'a> Broker<'a> {
         })
         .await
         .unwrap_or_else(|error| panic!("no broker: {error}"));
+        let rabbit = Arc::new(rabbit);
+        let volumes = volumes.into_iter().map(|(volume, _)| volume).collect();
+        let client = instance.playground.admin();
         let broker = Self {
             instance: instance.clone(),
-            rabbit: Arc::new(rabbit),
+            files: Follower::start(&client, &instance.namespace, volumes, &rabbit),
+            rabbit,
         };
         broker.set_resolvable(true);
         broker
@@ -69,9 +81,8 @@ impl<'a> Broker<'a> {
 
     /// Starts it again, with the data it had and the files that the API server holds now, as a kubelet does.
     pub async fn start_again(&self) {
-        let (_, files) = wanted(&self.instance).await;
-        self.with(move |rabbit| {
-            rabbit.update_files(&files)?;
+        self.refresh_files().await;
+        self.with(|rabbit| {
             rabbit.start_again()?;
             rabbit.wait_ready(START)
         })
@@ -83,10 +94,43 @@ impl<'a> Broker<'a> {
         self.with(RabbitMq::wipe_data).await;
     }
 
-    /// Writes the files that the API server holds now, as a kubelet does after a while.
+    /// Writes the files that the API server holds now, at once and even while they are held.
     pub async fn refresh_files(&self) {
-        let (_, files) = wanted(&self.instance).await;
-        self.with(move |rabbit| rabbit.update_files(&files)).await;
+        let _disk = self.files.disk.lock().await;
+        let (_, volumes) = wanted(&self.instance).await;
+        self.with(move |rabbit| {
+            let mut volumes = volumes.iter();
+            volumes.try_for_each(|(volume, files)| rabbit.set_volume(&volume.path, files))
+        })
+        .await;
+    }
+
+    /// Its files follow the API server at once. A kubelet takes up to a minute and a half: this one is slow until it is told
+    /// otherwise.
+    pub fn hold_files(&self, hold: bool) {
+        self.files.hold(hold);
+    }
+
+    /// The certificate that the operator has issued for it (DER).
+    pub async fn tls_certificate(&self) -> Vec<u8> {
+        let name = format!("{}-tls", self.instance.broker_name());
+        let api = Api::<Secret>::namespaced(self.playground().admin(), &self.instance.namespace);
+        let data = api.get(&name).await.ok().and_then(|secret| secret.data);
+        let pem = data
+            .expect("a Secret")
+            .remove("tls.crt")
+            .expect("tls.crt")
+            .0;
+        let block = pem::parse(pem).expect("a certificate");
+        block.into_contents()
+    }
+
+    /// Puts files of the test's own into the folder of a volume; to be used while its files are held.
+    pub async fn set_files(&self, folder: &str, files: Vec<(String, Vec<u8>)>) {
+        let _disk = self.files.disk.lock().await;
+        let folder = folder.to_owned();
+        self.with(move |rabbit| rabbit.set_volume(&folder, &files))
+            .await;
     }
 
     /// Runs `rabbitmqctl` and returns what it prints.
@@ -156,65 +200,25 @@ impl<'a> Broker<'a> {
 }
 
 /// The pod the operator asks for, and the files its volumes put into it.
-async fn wanted(instance: &Instance<'_>) -> (PodSpec, Files) {
+async fn wanted(instance: &Instance<'_>) -> Wanted {
     let (name, limit) = (instance.broker_name(), SOON);
     let what = format!("StatefulSet {}/{name} and its volumes", instance.namespace);
+    let client = instance.playground.admin();
     instance
         .playground
         .eventually(&what, limit, async || {
-            let api =
-                Api::<StatefulSet>::namespaced(instance.playground.admin(), &instance.namespace);
+            let api = Api::<StatefulSet>::namespaced(client.clone(), &instance.namespace);
             let set = api.get(&name).await.map_err(|error| error.to_string())?;
             let pod = set
                 .spec
                 .and_then(|spec| spec.template.spec)
                 .ok_or("no pod")?;
-            let files = files(instance, &pod).await?;
-            Ok((pod, files))
+            let mut volumes = Vec::new();
+            for volume in mounted(&pod) {
+                let files = volume.files(client.clone(), &instance.namespace).await?;
+                volumes.push((volume, files));
+            }
+            Ok((pod, volumes))
         })
         .await
-}
-
-async fn files(instance: &Instance<'_>, pod: &PodSpec) -> Result<Files, String> {
-    let mut files = Vec::new();
-    let container = pod.containers.first().ok_or("no container")?;
-    for mount in container.volume_mounts.iter().flatten() {
-        let volume = pod
-            .volumes
-            .iter()
-            .flatten()
-            .find(|it| it.name == mount.name);
-        let Some(volume) = volume else { continue };
-        for (name, content) in contents(instance, volume).await? {
-            files.push((format!("{}/{name}", mount.mount_path), content));
-        }
-    }
-    Ok(files)
-}
-
-async fn contents(instance: &Instance<'_>, volume: &Volume) -> Result<Files, String> {
-    let client = instance.playground.admin();
-    if let Some(name) = volume.config_map.as_ref().map(|source| &source.name) {
-        let api = Api::<ConfigMap>::namespaced(client, &instance.namespace);
-        let map = api.get(name).await.map_err(|error| error.to_string())?;
-        let data = map.data.unwrap_or_default();
-        return Ok(data
-            .into_iter()
-            .map(|(name, text)| (name, text.into_bytes()))
-            .collect());
-    }
-    let secret = volume
-        .secret
-        .as_ref()
-        .and_then(|it| it.secret_name.as_ref());
-    let Some(name) = secret else {
-        return Ok(Files::new());
-    };
-    let api = Api::<Secret>::namespaced(client, &instance.namespace);
-    let secret = api.get(name).await.map_err(|error| error.to_string())?;
-    let data = secret.data.unwrap_or_default();
-    Ok(data
-        .into_iter()
-        .map(|(name, ByteString(content))| (name, content))
-        .collect())
 }

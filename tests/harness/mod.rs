@@ -41,6 +41,7 @@ mod people;
 mod playground;
 mod proxy;
 mod request;
+mod volumes;
 mod wait;
 
 pub use agent::{Agent, Login, encode};

@@ -81,6 +81,8 @@ impl Operator {
             .env("KUBECONFIG", &self.launch.kubeconfig)
             .env("POD_NAMESPACE", crate::SYSTEM)
             .env("POD_NAME", format!("volttron-{}", self.launch.name))
+            // The brokers' files follow at once.
+            .env("VOLTTRON_TRUST_SETTLE", "2")
             .env("RUST_LOG", "info,volttron_operator=debug")
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())

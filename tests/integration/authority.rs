@@ -1,18 +1,13 @@
 //! Requests that wait for their instance, and certificate authorities that were brought along.
 
+use crate::own_ca::{Ca, put};
 use crate::shared::playground;
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use local_cluster::Base;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+use rcgen::{IsCa, KeyUsagePurpose};
 use serde_json::{Value, json};
 use volttron_crds::Phase;
-use volttron_tests::{Agent, Login, Playground, SOON, openssl, openssl_fails, run};
+use volttron_tests::{Agent, Login, SOON, openssl, openssl_fails, run};
 
 #[test]
 fn a_request_waits_for_its_instance_and_a_ca_with_an_intermediate_works_to_the_end() {
@@ -193,61 +188,4 @@ fn wrong_secrets(good: &Ca) -> Vec<WrongSecret> {
         ("garbage", pair("certificate", &good.key), "InvalidCertificate", "tls.crt is not PEM"),
         ("no-key", pair(&good.certificate, "key"), "InvalidKey", "tls.key is not a PKCS #8 private key"),
     ]
-}
-
-/// A certificate authority of somebody's own.
-struct Ca {
-    certificate: String,
-    key: String,
-    params: CertificateParams,
-}
-
-impl Ca {
-    fn root(name: &str) -> Self {
-        Self::new(name, |_| ())
-    }
-
-    fn new(name: &str, change: impl Fn(&mut CertificateParams)) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2099, 1, 1);
-        change(&mut params);
-        let certificate = params.self_signed(&key).unwrap().pem();
-        Self {
-            certificate,
-            key: key.serialize_pem(),
-            params,
-        }
-    }
-
-    fn signed_by(self, issuer: &Self, name: &str) -> Self {
-        let mut params = self.params;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::from_pem(&self.key).unwrap();
-        let by = Issuer::from_params(&issuer.params, KeyPair::from_pem(&issuer.key).unwrap());
-        let certificate = params.signed_by(&key, &by).unwrap().pem();
-        Self {
-            certificate,
-            key: self.key,
-            params,
-        }
-    }
-}
-
-async fn put(playground: &Playground, namespace: &str, name: &str, content: &Value) {
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content,
-    });
-    let parameters = PatchParams::apply("tests").force();
-    Api::<Secret>::namespaced(playground.admin(), namespace)
-        .patch(name, &parameters, &Patch::Apply(secret))
-        .await
-        .unwrap();
 }

@@ -98,14 +98,6 @@ fn what_cannot_be_changed_later_is_refused_with_a_sentence_that_says_what_to_do(
                 "instanceName cannot be changed",
             ),
             (
-                json!({"ca": {"secretRef": {"name": "own"}}}),
-                "ca cannot be changed",
-            ),
-            (
-                json!({"ca": {"generated": {"duration": "100h"}}}),
-                "create a new instance instead",
-            ),
-            (
                 json!({"broker": {"managed": {"storage": {"size": "2Gi"}}}}),
                 "storage cannot be changed",
             ),

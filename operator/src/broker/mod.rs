@@ -7,6 +7,9 @@ mod keeper;
 mod management;
 mod permissions;
 mod probe;
+// Not inside, since the integration tests take the probe by itself to real brokers.
+#[cfg(test)]
+mod probe_tests;
 mod pulse;
 mod removals;
 mod users;

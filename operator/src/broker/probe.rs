@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long a refusal is waited for before anything is sent.
 const REFUSAL: Duration = Duration::from_millis(250);
 /// The client's first bytes in AMQP 0-9-1 (section 4.2.2 of its specification).
-const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
+pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 /// How the answer begins: a method frame on channel 0 of any size that holds `connection.start`.
 const FRAME_METHOD: u8 = 1;
 const CONNECTION_START: [u8; 4] = [0, 10, 0, 10];
@@ -197,6 +197,3 @@ fn judge(error: &io::Error) -> Probe {
         _ => Probe::Unreachable(error.to_string()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -14,6 +14,7 @@ use super::secrets::SecretIndex;
 use super::triggers::Triggers;
 use crate::approval::{Waiting, gives_access};
 use crate::leadership::Leadership;
+use jiff::SignedDuration;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use std::collections::HashMap;
@@ -49,6 +50,8 @@ pub(super) struct Context {
     pub(super) triggers: Triggers,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
+    /// How long mounted files are given to follow.
+    pub(super) trust_settle: SignedDuration,
     /// Bounds the certificates that are being written at once.
     pub(super) writes: Semaphore,
     attempts: Mutex<HashMap<String, u32>>,
@@ -85,6 +88,7 @@ impl Context {
             triggers,
             events,
             metrics: Metrics::default(),
+            trust_settle: SignedDuration::from_secs(settings.trust_settle.into()),
             writes: Semaphore::new(settings.concurrency.into()),
             attempts: Mutex::default(),
         }

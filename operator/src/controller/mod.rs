@@ -61,6 +61,14 @@ pub struct Settings {
     /// How many seconds a request that was superseded by a later one of the same identity stays.
     #[arg(long, env = "VOLTTRON_SUPERSEDED_GRACE", default_value_t = 60)]
     pub superseded_grace: u64,
+    /// How many seconds mounted files are given to follow before a new CA signs, and before an old
+    /// one is not trusted any more. A kubelet takes about a minute.
+    #[arg(
+        long = "trust-settle-seconds",
+        env = "VOLTTRON_TRUST_SETTLE",
+        default_value_t = 120
+    )]
+    pub trust_settle: u32,
 }
 
 /// How many requests are worked on at once. Most of them wait for the broker, which takes many users

@@ -9,6 +9,30 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use volttron_crds::{ApprovalSpec, CertificateSpec, RequestsSpec, VolttronInstance};
 
+/// The certificate authorities of an instance: one, and another one while it is being replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Authorities {
+    /// The one that signs. Its bundle holds the roots of all.
+    pub(super) signing: Arc<Authority>,
+    /// One that is trusted and does not sign yet.
+    pub(super) next: Option<Arc<Authority>>,
+    /// One that is trusted and does not sign any more.
+    pub(super) previous: Option<Arc<Authority>>,
+}
+
+impl Authorities {
+    /// All of them, the one that signs first.
+    pub(super) fn all(&self) -> Vec<Arc<Authority>> {
+        let others = self.next.iter().chain(&self.previous);
+        [&self.signing].into_iter().chain(others).cloned().collect()
+    }
+
+    /// The certificates to trust (PEM).
+    pub(super) fn bundle(&self) -> &str {
+        self.signing.bundle()
+    }
+}
+
 /// An instance as its requests see it.
 #[derive(Clone, Debug)]
 pub(super) struct InstanceRuntime {
@@ -20,10 +44,10 @@ pub(super) struct InstanceRuntime {
     pub(super) approval: ApprovalSpec,
     /// Who may file requests, and how many may wait.
     pub(super) requests: RequestsSpec,
-    /// The authority that signs, or why there is none.
+    /// The authority that signs, with the whole trust bundle; or why nothing is signed.
     pub(super) authority: Result<Arc<Authority>, String>,
-    /// All authorities whose certificates are good, the one that signs first.
-    pub(super) trusted: Vec<Arc<Authority>>,
+    /// All authorities that are trusted; they are there also while nothing may be signed.
+    pub(super) authorities: Option<Authorities>,
     /// The broker's users.
     pub(super) users: Option<UserKeeperHandle>,
     /// Why the broker cannot take users at the moment.
@@ -38,21 +62,22 @@ impl InstanceRuntime {
         serial: &SerialNumber,
         chain: &str,
     ) -> Option<SignedCertificate> {
-        self.trusted
+        self.authorities
             .iter()
-            .find_map(|authority| pki::adopt(authority, checked, serial, chain))
+            .flat_map(Authorities::all)
+            .find_map(|authority| pki::adopt(&authority, checked, serial, chain))
     }
 
     /// Whether requests that waited can go on, or have to look again.
     pub(super) fn differs_from(&self, other: &Self) -> bool {
-        let authority = |runtime: &Self| {
-            runtime
-                .authority
-                .as_ref()
-                .map(|a| (a.sha256().to_owned(), a.bundle().to_owned()))
-                .ok()
-        };
-        authority(self) != authority(other)
+        fn signs(runtime: &InstanceRuntime) -> Option<&str> {
+            Some(runtime.authority.as_ref().ok()?.sha256())
+        }
+        fn bundle(runtime: &InstanceRuntime) -> Option<&str> {
+            Some(runtime.authorities.as_ref()?.bundle())
+        }
+        signs(self) != signs(other)
+            || bundle(self) != bundle(other)
             || self.broker_fault != other.broker_fault
             || self.certificates != other.certificates
             || self.approval != other.approval

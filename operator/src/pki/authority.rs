@@ -1,6 +1,7 @@
 //! The certificate authority of an instance, as it was read and checked.
 
 use super::leaf::spki;
+use super::name_hash::{NameHashError, list_file_of};
 use super::{sha256_hex, to_pem, to_timestamp};
 use jiff::Timestamp;
 use rcgen::{Issuer, KeyIdMethod, KeyPair};
@@ -108,6 +109,9 @@ pub enum AuthorityError {
          root to tls.crt, or put the root into ca.crt"
     )]
     NoRoot,
+    /// Brokers cannot look a revocation list up by the CA's name.
+    #[error("the subject of the CA certificate cannot be used")]
+    Name(#[source] NameHashError),
     /// What is to be trusted did not sign the chain.
     #[error("ca.crt does not hold the root that tls.crt leads to")]
     ForeignRoot,
@@ -128,6 +132,7 @@ impl AuthorityError {
             Self::NotYetValid(_) => "NotYetValid",
             Self::NotACa => "NotACertificateAuthority",
             Self::MayNotSign(_) => "KeyUsageForbidsSigning",
+            Self::Name(_) => "UnsupportedSubject",
             Self::NoRoot | Self::ForeignRoot | Self::BrokenChain(_) => "IncompleteChain",
         }
     }
@@ -190,7 +195,7 @@ impl Authority {
         let certificate = CaCertificate::new(&blocks[0], ca);
         let issuer = Issuer::from_ca_cert_der(&certificate.der.clone().into(), key)
             .map_err(|_| AuthorityError::CertificateMalformed)?;
-        Ok(Self {
+        let authority = Self {
             issuer,
             certificate,
             intermediates: own_intermediates.clone(),
@@ -207,7 +212,9 @@ impl Authority {
             root,
             depth: path_lengths.len() - 1,
             path_lengths,
-        })
+        };
+        list_file_of(&authority).map_err(AuthorityError::Name)?;
+        Ok(authority)
     }
 
     /// The same authority in the company of others: its bundle holds their roots behind its own,
@@ -289,10 +296,13 @@ impl Authority {
     /// the signature where one of both carries no identifier.
     #[must_use]
     pub fn issued(&self, chain: &str) -> bool {
-        let Some(block) = pem::parse(chain).ok() else {
-            return false;
-        };
-        let Ok((_, certificate)) = X509Certificate::from_der(block.contents()) else {
+        pem::parse(chain).is_ok_and(|block| self.issued_der(block.contents()))
+    }
+
+    /// As [`Self::issued`], of a certificate in DER.
+    #[must_use]
+    pub fn issued_der(&self, certificate: &[u8]) -> bool {
+        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
             return false;
         };
         if certificate.issuer().as_raw() != self.certificate.subject {

@@ -27,7 +27,9 @@ pub use name_hash::{NameHashError, list_file_of};
 pub use probe::{ProbePair, issue_probe_pair};
 pub use renewal::renew_at;
 pub use revocation::{RevocationList, RevocationReason, Revoked, resign_at, sign_revocation_list};
-pub use server::{ServerPair, issue_server_pair, server_pair_is_current};
+pub use server::{
+    ServerPair, ServerPairState, issue_server_pair, reissue_server_pair, server_pair_state,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};

@@ -23,8 +23,21 @@ pub struct ServerPair {
     pub key: String,
 }
 
-/// Issues a certificate for a server that is reached by `dns_names`; the first one is its common
-/// name.
+/// What is to become of a server's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerPairState {
+    /// It can stay.
+    Current,
+    /// Another certificate is needed for the same key: another CA signs, or other certificates
+    /// belong behind it. A server that rereads its two files one after the other never has a
+    /// certificate and a key that do not fit.
+    OtherChain,
+    /// It is due, or no certificate for this server at all.
+    Due,
+}
+
+/// Issues a certificate for a server that is reached by `dns_names`, with a key of its own; the
+/// first name is its common name.
 ///
 /// # Errors
 /// [`LeafError`] where a name is no DNS name or the key cannot be made.
@@ -34,6 +47,28 @@ pub fn issue_server_pair(
     now: Timestamp,
 ) -> Result<ServerPair, LeafError> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    issue_for(authority, dns_names, &key, now)
+}
+
+/// As [`issue_server_pair`], for a `key` (PEM) that is there already.
+///
+/// # Errors
+/// [`LeafError`] where a name is no DNS name or the key cannot be read.
+pub fn reissue_server_pair(
+    authority: &Authority,
+    dns_names: &[String],
+    key: &str,
+    now: Timestamp,
+) -> Result<ServerPair, LeafError> {
+    issue_for(authority, dns_names, &KeyPair::from_pem(key)?, now)
+}
+
+fn issue_for(
+    authority: &Authority,
+    dns_names: &[String],
+    key: &KeyPair,
+    now: Timestamp,
+) -> Result<ServerPair, LeafError> {
     let mut params = CertificateParams::new(dns_names.to_vec())?;
     params.serial_number = Some(SerialNumber::random().to_rcgen());
     params.not_before = to_offset_date_time(backdated(now).max(authority.not_before()));
@@ -56,62 +91,62 @@ pub fn issue_server_pair(
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     Ok(ServerPair {
-        chain: issue(&params, &key, authority)?,
+        chain: issue(&params, key, authority)?,
         key: key.serialize_pem(),
     })
 }
 
-/// Whether a stored pair can stay: its key fits, `authority` signed it, the certificates behind it
-/// are those that belong there now, it covers `dns_names`, and more than a third of its life is
-/// left, or it lives as long as the authority itself.
+/// Looks at a stored pair. It is current while its key fits, `authority` signed it, the
+/// certificates behind it are those that belong there now, it covers `dns_names`, and more than a
+/// third of its life is left, or it lives as long as the authority itself.
 #[must_use]
-pub fn server_pair_is_current(
+pub fn server_pair_state(
     authority: &Authority,
     chain: &str,
     key: &str,
     dns_names: &[String],
     now: Timestamp,
-) -> bool {
-    let (Ok(blocks), Ok(behind)) = (
+) -> ServerPairState {
+    let (Ok(blocks), Ok(behind), Ok(key)) = (
         pem::parse_many(chain),
         pem::parse_many(authority.intermediates()),
+        KeyPair::from_pem(key),
     ) else {
-        return false;
+        return ServerPairState::Due;
     };
     let Some((first, rest)) = blocks.split_first() else {
-        return false;
+        return ServerPairState::Due;
     };
-    if rest != behind {
-        return false;
-    }
     let Ok((_, certificate)) = X509Certificate::from_der(first.contents()) else {
-        return false;
-    };
-    let Ok(key) = KeyPair::from_pem(key) else {
-        return false;
+        return ServerPairState::Due;
     };
     let not_before = to_timestamp(certificate.validity().not_before);
     let not_after = to_timestamp(certificate.validity().not_after);
     let third = not_after.duration_since(not_before) / 3;
-    let names: Vec<&str> = certificate
-        .subject_alternative_name()
-        .ok()
-        .flatten()
-        .map(|san| {
-            san.value
-                .general_names
-                .iter()
-                .filter_map(|name| match name {
-                    GeneralName::DNSName(name) => Some(*name),
-                    _ => None,
-                })
-                .collect()
+    let names = dns_names_of(&certificate);
+    let signed = authority.signed(&certificate);
+    let as_long_as_can_be = signed && not_after >= authority.not_after();
+    if certificate.public_key().raw != spki(&key)
+        || !(not_after.duration_since(now) > third || as_long_as_can_be)
+        || !dns_names.iter().all(|name| names.contains(&name.as_str()))
+    {
+        ServerPairState::Due
+    } else if signed && rest == behind {
+        ServerPairState::Current
+    } else {
+        ServerPairState::OtherChain
+    }
+}
+
+fn dns_names_of<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let names = names.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(*name),
+            _ => None,
         })
-        .unwrap_or_default();
-    certificate.public_key().raw == spki(&key)
-        && authority.signed(&certificate)
-        && (not_after.duration_since(now) > third || not_after >= authority.not_after())
-        && dns_names
-            .iter()
-            .all(|wanted| names.contains(&wanted.as_str()))
+        .collect()
 }

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::process::Signal;
@@ -30,6 +30,10 @@ use crate::{
 const PART: &str = "rabbitmq";
 const DATA: &str = "var/lib/rabbitmq";
 const PATH: &str = "/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The name of a file that is not in its place yet.
+const PARTIAL: &str = "..partial";
+/// The link that a kubelet swaps.
+const DATA_LINK: &str = "..data";
 const SPACES: Spaces = Spaces {
     mounts: true,
     network: true,
@@ -212,16 +216,55 @@ impl RabbitMq {
             let target = place(&root, path)?;
             let folder = target.parent().unwrap_or(&root);
             std::fs::create_dir_all(folder).file("create", folder)?;
-            // Renamed into place, as a kubelet does: nobody reads half a file.
-            let partial = folder.join(".partial");
-            std::fs::write(&partial, content).file("write", &partial)?;
-            std::os::unix::fs::chown(&partial, Some(0), Some(self.user.gid))
-                .file("change the owner of", &partial)?;
-            std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o640))
-                .file("change the mode of", &partial)?;
+            // Renamed into place: nobody reads half a file.
+            let partial = folder.join(PARTIAL);
+            self.write(&partial, content)?;
             std::fs::rename(&partial, &target).file("write", &target)?;
         }
         Ok(())
+    }
+
+    /// Gives a folder these files and no others, all at once, as a kubelet does with a volume: `..data` is a link to a folder with
+    /// the files, and what is seen are links through it.
+    pub fn set_volume(&self, path: &str, files: &[(String, Vec<u8>)]) -> Result<()> {
+        let root = self.run.path("root");
+        let folder = place(&root, path)?;
+        std::fs::create_dir_all(&folder).file("create", &folder)?;
+        let data = folder.join(DATA_LINK);
+        let before = std::fs::read_link(&data).ok();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let version = format!("..{}", now.unwrap_or_default().as_nanos());
+        let next = folder.join(&version);
+        std::fs::create_dir(&next).file("create", &next)?;
+        for (name, content) in files {
+            self.write(&next.join(name), content)?;
+        }
+        link(Path::new(&version), &data)?;
+        for (name, _) in files {
+            let target = Path::new(DATA_LINK).join(name);
+            let seen = folder.join(name);
+            if std::fs::read_link(&seen).ok().as_ref() != Some(&target) {
+                link(&target, &seen)?;
+            }
+        }
+        for entry in std::fs::read_dir(&folder).file("read", &folder)?.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let wanted = name.starts_with("..") || files.iter().any(|(file, _)| *file == name);
+            if !wanted {
+                cache::remove(&entry.path())?;
+            }
+        }
+        before.map_or(Ok(()), |before| cache::remove(&folder.join(before)))
+    }
+
+    /// Writes a file that the broker can read, and others cannot.
+    fn write(&self, path: &Path, content: &[u8]) -> Result<()> {
+        std::fs::write(path, content).file("write", path)?;
+        std::os::unix::fs::chown(path, Some(0), Some(self.user.gid))
+            .file("change the owner of", path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640))
+            .file("change the mode of", path)
     }
 
     /// Runs `rabbitmqctl` on it and returns what it prints.
@@ -264,6 +307,13 @@ impl Drop for RabbitMq {
             eprintln!("{}: {error}", self.run.name());
         }
     }
+}
+
+/// Makes a symbolic link, in place of what is there.
+fn link(target: &Path, at: &Path) -> Result<()> {
+    let partial = at.with_file_name(PARTIAL);
+    std::os::unix::fs::symlink(target, &partial).file("create", &partial)?;
+    std::fs::rename(&partial, at).file("write", at)
 }
 
 /// The machine's and the broker's end of the link.

@@ -11,7 +11,8 @@ use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error, chain};
 use crate::controller::events::full_name;
 use crate::controller::revocations::{Publication, Target};
-use crate::pki::{self, Authority, ServerPair};
+use crate::controller::runtime::Authorities;
+use crate::pki::{self, Authority, ServerPair, ServerPairState};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -62,11 +63,18 @@ impl Connections {
 pub(super) async fn ensure(
     instance: &VolttronInstance,
     instance_name: &InstanceName,
-    authority: &Arc<Authority>,
+    authorities: &Authorities,
     context: &Context,
     now: Timestamp,
 ) -> Result<Broker, Error> {
-    publish_revocations(instance, authority, context).await?;
+    let authority = authorities.signing.as_ref();
+    // Before the broker starts, or trusts another CA.
+    if let Err(fault) = publish_revocations(instance, authorities, context).await? {
+        return Ok(Broker {
+            users: None,
+            state: Err(fault),
+        });
+    }
     let password = password(instance, context).await?;
     let pair = server_pair(instance, authority, context, now).await?;
     let topology = Topology {
@@ -108,9 +116,19 @@ pub(super) async fn ensure(
 /// every certificate of a CA without one.
 async fn publish_revocations(
     instance: &VolttronInstance,
-    authority: &Arc<Authority>,
+    authorities: &Authorities,
     context: &Context,
-) -> Result<(), Error> {
+) -> Result<Result<(), Fault>, Error> {
+    let all = authorities.all();
+    if let Some(error) = all.iter().find_map(|it| pki::list_file_of(it).err()) {
+        return Ok(Err(Fault::new(
+            "RevocationListUnusable",
+            format!(
+                "the broker cannot find a revocation list of this CA, and would refuse every \
+                 certificate of it: {error}; use a CA with another subject"
+            ),
+        )));
+    }
     let reference = ObjectRef::from_obj(instance);
     let (address, server_name) = objects::amqp_endpoint(instance);
     let users = context
@@ -119,11 +137,11 @@ async fn publish_revocations(
         .and_then(|runtime| runtime.users.clone());
     let publication = Publication {
         instance: instance.clone(),
-        authorities: vec![authority.clone()],
+        authorities: all,
         target: Target {
             address,
             server_name,
-            roots: authority.bundle().to_owned(),
+            roots: authorities.bundle().to_owned(),
         },
         users,
     };
@@ -132,6 +150,7 @@ async fn publish_revocations(
         .of(&reference, context)
         .publish(publication)
         .await
+        .map(Ok)
 }
 
 /// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is
@@ -335,16 +354,24 @@ async fn server_pair(
         let ByteString(value) = existing.as_ref()?.data.as_ref()?.get(key)?;
         String::from_utf8(value.clone()).ok()
     };
-    if let (Some(chain), Some(key)) = (text("tls.crt"), text("tls.key"))
-        && pki::server_pair_is_current(authority, &chain, &key, &names, now)
-    {
-        return Ok(ServerPair { chain, key });
-    }
+    let key = match (text("tls.crt"), text("tls.key")) {
+        (Some(chain), Some(key)) => {
+            match pki::server_pair_state(authority, &chain, &key, &names, now) {
+                ServerPairState::Current => return Ok(ServerPair { chain, key }),
+                ServerPairState::OtherChain => Some(key),
+                ServerPairState::Due => None,
+            }
+        }
+        _ => None,
+    };
     info!(instance = %full_name(instance), "broker certificate issued");
-    Ok(pki::issue_server_pair(authority, &names, now)?)
+    Ok(match key {
+        Some(key) => pki::reissue_server_pair(authority, &names, &key, now)?,
+        None => pki::issue_server_pair(authority, &names, now)?,
+    })
 }
 
-async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
+pub(super) async fn apply<K>(object: &K, context: &Context) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Serialize

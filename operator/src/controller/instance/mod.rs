@@ -2,7 +2,10 @@
 
 mod authority;
 mod broker;
+mod generations;
 mod objects;
+mod rotate;
+mod rotation;
 mod status;
 
 pub(super) use broker::Connections;
@@ -22,6 +25,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use rotate::Rotation;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +81,11 @@ pub(super) fn on_error(
 }
 
 async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Action, Error> {
+    // A controller that has just started knows of no request yet: to it every broker user is one
+    // too many, and no certificate needs an old CA.
+    if context.requests.wait_until_ready().await.is_err() {
+        return Ok(Action::await_change());
+    }
     let now = Timestamp::now();
     let reference = ObjectRef::from_obj(instance);
     let instance_name = match instance.instance_name() {
@@ -84,7 +93,8 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
         Err(invalid) => {
             let fault = Fault::new("InvalidInstanceName", invalid.to_string());
             let observed = status::Observed {
-                authority: Err(&fault),
+                authorities: &authority::Found::nothing(fault.clone()),
+                rotation: &Rotation::Resting(None),
                 broker_fault: Some(&fault),
             };
             write_status(instance, context, observed, now).await?;
@@ -93,10 +103,12 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     };
     claim(instance, context).await?;
 
-    let authority = authority::ensure(instance, &instance_name, context, now).await?;
-    let broker = match &authority {
-        Ok(authority) => broker::ensure(instance, &instance_name, authority, context, now).await?,
-        Err(_) => broker::Broker {
+    let found = authority::ensure(instance, &instance_name, context, now).await?;
+    let broker = match found.authorities() {
+        Some(authorities) => {
+            broker::ensure(instance, &instance_name, authorities, context, now).await?
+        }
+        None => broker::Broker {
             users: context
                 .runtimes
                 .of(&reference)
@@ -109,15 +121,15 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     };
     let runtime = InstanceRuntime {
         profile: RequestProfile {
-            instance: instance_name,
+            instance: instance_name.clone(),
             min_rsa_bits: instance.spec.certificates.min_rsa_bits,
             reserved_names: vec![MANAGEMENT_USER.to_owned()],
         },
         certificates: instance.spec.certificates.clone(),
         approval: instance.spec.approval,
         requests: instance.spec.requests.clone(),
-        trusted: authority.iter().cloned().collect(),
-        authority: authority.clone().map_err(|fault| fault.message),
+        authority: found.signing(),
+        authorities: found.authorities().cloned(),
         users: broker.users,
         broker_fault: broker
             .state
@@ -131,19 +143,29 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     measure(
         instance,
         context,
-        authority.as_ref().ok().map(|a| a.not_after()),
+        found.authorities().map(|it| it.signing.not_after()),
         broker.state.is_ok(),
     );
+    let rotation = match &found.held {
+        Some(held) => rotate::advance(instance, &instance_name, held, context, now).await?,
+        None => Rotation::Resting(None),
+    };
     let observed = status::Observed {
-        authority: authority.as_ref().map(AsRef::as_ref),
+        authorities: &found,
+        rotation: &rotation,
         broker_fault: broker.state.as_ref().err(),
     };
     write_status(instance, context, observed, now).await?;
-    if authority.is_ok() && broker.state.is_ok() {
+    if matches!(rotation, Rotation::Stepped) {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    if found.fault.is_none() && broker.state.is_ok() {
         context.succeeded(&backoff_key(instance));
-        return Ok(Action::requeue(
-            INTERVAL.mul_f64(rand::random_range(0.9..1.1)),
-        ));
+        let interval = INTERVAL.mul_f64(rand::random_range(0.9..1.1));
+        return Ok(Action::requeue(match &rotation {
+            Rotation::Under(progress) => interval.min(progress.again),
+            Rotation::Resting(_) | Rotation::Stepped => interval,
+        }));
     }
     Ok(Action::requeue(context.backoff(&backoff_key(instance))))
 }
@@ -242,7 +264,8 @@ fn tell(instance: &VolttronInstance, context: &Context, next: &VolttronInstanceS
         }
         let (reason, note) = (condition.reason.as_str(), condition.message.clone());
         let name = full_name(instance);
-        if condition.status == "True" {
+        let ended = condition.type_ == status::ROTATING && reason == status::COMPLETED;
+        if condition.status == "True" || ended {
             info!(instance = %name, condition = %condition.type_, %reason, message = %note);
             context
                 .events

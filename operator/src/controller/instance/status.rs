@@ -1,17 +1,28 @@
 //! The next status of an instance. Pure.
 
+use super::authority::Found;
+use super::generations::Generations;
+use super::rotate::Rotation;
 use super::{Fault, gate_fault};
 use crate::controller::gate::GateState;
+use crate::controller::runtime::Authorities;
 use crate::pki::Authority;
 use jiff::Timestamp;
 use volttron_crds::{
-    AuthorityStatus, Phase, RequestCounts, VolttronInstance, VolttronInstanceStatus, set_condition,
+    AuthorityStatus, OtherAuthorityStatus, Phase, RequestCounts, VolttronInstance,
+    VolttronInstanceStatus, set_condition,
 };
+
+/// The condition that tells of a rotation of the CA.
+pub(super) const ROTATING: &str = "CertificateAuthorityRotating";
+/// Its reason where a rotation has ended and nothing is amiss.
+pub(super) const COMPLETED: &str = "Completed";
 
 /// What was found.
 #[derive(Clone, Copy)]
 pub(super) struct Observed<'a> {
-    pub(super) authority: Result<&'a Authority, &'a Fault>,
+    pub(super) authorities: &'a Found,
+    pub(super) rotation: &'a Rotation,
     pub(super) broker_fault: Option<&'a Fault>,
 }
 
@@ -29,19 +40,10 @@ pub(super) fn next(
     status.observed_generation = generation;
     status.amqp_address = Some(super::objects::amqp_address(instance));
     status.requests = Some(count(phases));
-    if let Ok(authority) = observed.authority {
-        let known = status.ca.as_ref();
-        status.ca = Some(AuthorityStatus {
-            generation: match known {
-                Some(known) if known.sha256 == authority.sha256() => known.generation,
-                Some(known) => known.generation + 1,
-                None => 1,
-            },
-            not_after: authority.not_after().to_string(),
-            sha256: authority.sha256().to_owned(),
-            bundle: authority.bundle().to_owned(),
-        });
+    if let Some(held) = &observed.authorities.held {
+        status.ca = Some(authority_status(&held.generations, &held.authorities));
     }
+    set_rotating(&mut status, observed.rotation, generation, now);
     let mut set = |kind: &str, fault: Option<&Fault>, reason: &str, message: &str| {
         let (reason, message) = fault.map_or((reason, message), |fault| {
             (fault.reason, fault.message.as_str())
@@ -58,7 +60,7 @@ pub(super) fn next(
             now,
         );
     };
-    let (authority, broker) = (observed.authority.err(), observed.broker_fault);
+    let (authority, broker) = (observed.authorities.fault.as_ref(), observed.broker_fault);
     set(
         "CertificateAuthorityReady",
         authority,
@@ -79,6 +81,59 @@ pub(super) fn next(
         "approved requests are signed and the broker takes connections",
     );
     status
+}
+
+fn authority_status(generations: &Generations, authorities: &Authorities) -> AuthorityStatus {
+    let signing = &authorities.signing;
+    let other = |authority: &Authority, generation: i64| OtherAuthorityStatus {
+        generation,
+        not_after: authority.not_after().to_string(),
+        sha256: authority.sha256().to_owned(),
+    };
+    let number = generations.number;
+    let (next, previous) = (&authorities.next, &authorities.previous);
+    AuthorityStatus {
+        generation: number,
+        not_after: signing.not_after().to_string(),
+        sha256: signing.sha256().to_owned(),
+        bundle: authorities.bundle().to_owned(),
+        next: next.as_deref().map(|next| other(next, number + 1)),
+        previous: previous.as_deref().map(|it| other(it, number - 1)),
+        rotation_request: generations.honoured.clone(),
+    }
+}
+
+/// The condition appears with the first rotation, or with what keeps one from beginning.
+fn set_rotating(
+    status: &mut VolttronInstanceStatus,
+    rotation: &Rotation,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let known = status.conditions.iter().any(|it| it.type_ == ROTATING);
+    let (holds, reason, message) = match rotation {
+        Rotation::Under(progress) => (true, progress.reason, progress.message.clone()),
+        Rotation::Resting(Some(fault)) => (false, fault.reason, fault.message.clone()),
+        Rotation::Resting(None) if known => {
+            let signing = status.ca.as_ref().map(|ca| ca.sha256.as_str());
+            let signing = signing.unwrap_or("unknown");
+            let message = format!("the CA with SHA-256 {signing} signs, and it alone is trusted");
+            (false, COMPLETED, message)
+        }
+        // The step is told of when what it brought was found.
+        Rotation::Resting(None) | Rotation::Stepped => return,
+    };
+    let conditions = &mut status.conditions;
+    let message: String = message.chars().take(1000).collect();
+    set_condition(
+        conditions,
+        ROTATING,
+        holds.into(),
+        reason,
+        message,
+        generation,
+        now,
+    );
 }
 
 fn count(phases: impl Iterator<Item = Option<Phase>>) -> RequestCounts {

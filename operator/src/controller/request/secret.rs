@@ -121,6 +121,26 @@ pub(super) async fn left_behind(
         .and_then(|secret| text_of(&secret, "tls.crt")))
 }
 
+/// Whether the Secret of an issued request is known to hold its certificate and `bundle`.
+pub(in crate::controller) fn is_published(
+    request: &VolttronCertRequest,
+    bundle: &str,
+    context: &Context,
+) -> bool {
+    let chain = request
+        .status
+        .as_ref()
+        .and_then(|status| status.certificate.as_deref())
+        .unwrap_or_default();
+    let data = build(request, chain, bundle).map(|secret| secret.data.unwrap_or_default());
+    let namespace = request.namespace().unwrap_or_default();
+    data.is_ok_and(|data| {
+        context
+            .secrets
+            .holds(&namespace, &request.secret_name(), &data)
+    })
+}
+
 /// Removes the Secret of a request that was denied.
 pub(super) async fn delete(request: &VolttronCertRequest, context: &Context) -> Result<(), Error> {
     let api = Api::<Secret>::namespaced(

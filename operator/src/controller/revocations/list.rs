@@ -17,7 +17,7 @@ pub(in crate::controller) enum ListError {
     #[error("there is no CA that could sign it")]
     NoAuthority,
     /// The broker could not find it.
-    #[error("the broker cannot find a list of this CA; use a CA with another subject")]
+    #[error("the broker cannot find a list of this CA")]
     Name(#[from] NameHashError),
     /// It could not be signed.
     #[error(transparent)]

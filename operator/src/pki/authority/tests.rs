@@ -3,8 +3,8 @@ use crate::pki::fixtures::{
     authority, checked, client, first, generation, now, openssl_verifies_at, pair,
 };
 use crate::pki::{
-    LeafProfile, SerialNumber, adopt, cross_sign, issue_server_pair, server_pair_is_current, sign,
-    to_offset_date_time,
+    LeafProfile, SerialNumber, ServerPairState, adopt, cross_sign, issue_server_pair,
+    reissue_server_pair, server_pair_state, sign, to_offset_date_time,
 };
 use jiff::SignedDuration;
 use rcgen::{
@@ -241,39 +241,30 @@ fn serial_numbers_survive_being_written() {
 
 #[test]
 fn a_server_pair_is_kept_until_a_third_of_its_life_is_left() {
-    let authority = authority(&pair(&GeneratedAuthority::default()));
+    use ServerPairState::{Current, Due, OtherChain};
+    let authority = generation(1);
     let names = vec![
         "central-rabbitmq.volttron.svc".to_owned(),
         "localhost".to_owned(),
     ];
     let pair = issue_server_pair(&authority, &names, now()).unwrap();
-    let is_current = |names: &[String], days: i64| {
+    let state = |names: &[String], days: i64| {
         let at = now()
             .checked_add(SignedDuration::from_hours(24 * days))
             .unwrap();
-        server_pair_is_current(&authority, &pair.chain, &pair.key, names, at)
+        server_pair_state(&authority, &pair.chain, &pair.key, names, at)
     };
-    assert!(is_current(&names, 0) && is_current(&names, 59));
-    assert!(!is_current(&names, 61));
-    assert!(!is_current(&["other".to_owned()], 0));
-    let stranger = crate::pki::fixtures::authority(&crate::pki::fixtures::pair(
-        &GeneratedAuthority::default(),
-    ));
-    assert!(!server_pair_is_current(
-        &stranger,
-        &pair.chain,
-        &pair.key,
-        &names,
-        now()
-    ));
-    let other_key = KeyPair::generate().unwrap().serialize_pem();
-    assert!(!server_pair_is_current(
-        &authority,
-        &pair.chain,
-        &other_key,
-        &names,
-        now()
-    ));
+    assert_eq!((state(&names, 0), state(&names, 59)), (Current, Current));
+    assert_eq!(state(&names, 61), Due);
+    assert_eq!(state(&["other".to_owned()], 0), Due);
+    let stranger = generation(1);
+    let state = |key: &str| server_pair_state(&stranger, &pair.chain, key, &names, now());
+    assert_eq!(state(&pair.key), OtherChain);
+    assert_eq!(state(&KeyPair::generate().unwrap().serialize_pem()), Due);
+    let again = reissue_server_pair(&stranger, &names, &pair.key, now()).unwrap();
+    assert_eq!(again.key, pair.key, "the key stays with another CA");
+    let state = server_pair_state(&stranger, &again.chain, &again.key, &names, now());
+    assert_eq!(state, Current);
 }
 
 #[test]
@@ -290,17 +281,18 @@ fn a_chain_is_kept_only_with_the_certificates_that_belong_behind_it() {
     let (old, new) = (generation(1), generation(2));
     let cross = cross_sign(&old, &new, now()).unwrap().unwrap();
     let names = ["localhost".to_owned()];
-    let is_current = |authority: &Authority, chain: &str, key: &str| {
-        server_pair_is_current(authority, chain, key, &names, now())
+    let state = |authority: &Authority, chain: &str, key: &str| {
+        server_pair_state(authority, chain, key, &names, now())
     };
     let before = issue_server_pair(&new, &names, now()).unwrap();
-    assert!(is_current(&new, &before.chain, &before.key));
+    let key = before.key.as_str();
+    assert_eq!(state(&new, &before.chain, key), ServerPairState::Current);
     let new = new.among(&[&old], &cross);
-    assert!(!is_current(&new, &before.chain, &before.key));
-    let during = issue_server_pair(&new, &names, now()).unwrap();
-    assert!(is_current(&new, &during.chain, &during.key));
+    assert_eq!(state(&new, &before.chain, key), ServerPairState::OtherChain);
+    let during = reissue_server_pair(&new, &names, key, now()).unwrap();
+    assert_eq!(state(&new, &during.chain, key), ServerPairState::Current);
     let new = new.among(&[], "");
-    assert!(!is_current(&new, &during.chain, &during.key));
+    assert_eq!(state(&new, &during.chain, key), ServerPairState::OtherChain);
 }
 
 #[test]

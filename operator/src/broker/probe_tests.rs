@@ -1,4 +1,4 @@
-use super::{ClientPair, PROTOCOL_HEADER, Probe, RefusedBy, probe};
+use super::probe::{ClientPair, PROTOCOL_HEADER, Probe, RefusedBy, probe};
 use crate::pki::{self, Authority, ProbePair, RevocationReason, Revoked, SerialNumber};
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::pem::PemObject;

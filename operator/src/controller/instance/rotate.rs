@@ -1,0 +1,164 @@
+//! Replaces the certificate authority of an instance: observes, has [`rotation`] decide, and writes.
+
+use super::Fault;
+use super::authority::{self, Held, rotation_request};
+use super::generations::Generations;
+use super::objects;
+use super::rotation::{Observed, Progress, Step, Wanted, plan};
+use crate::broker::{ClientPair, Probe, probe};
+use crate::controller::context::Context;
+use crate::controller::error::Error;
+use crate::controller::events::full_name;
+use crate::controller::request::is_published;
+use crate::controller::runtime::Authorities;
+use crate::pki::{self, Authority, SerialNumber};
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use tracing::info;
+use volttron_crds::{InstanceName, Phase, VolttronCertRequest, VolttronInstance};
+
+/// What came of a look at the authorities.
+pub(super) enum Rotation {
+    /// None goes on; perhaps there is something to be said.
+    Resting(Option<Fault>),
+    /// One goes on.
+    Under(Progress),
+    /// A step was taken; what it needs is done by the next reconcile.
+    Stepped,
+}
+
+/// Takes the next step of a rotation, if one is to be taken.
+pub(super) async fn advance(
+    instance: &VolttronInstance,
+    instance_name: &InstanceName,
+    held: &Held,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Rotation, Error> {
+    let generations = &held.generations;
+    let (next, previous) = (&held.authorities.next, &held.authorities.previous);
+    let requests = context.requests_for(&ObjectRef::from_obj(instance));
+    let in_force = |request: &&VolttronCertRequest| is_in_force(request, now);
+    let names = |kept: &dyn Fn(&VolttronCertRequest) -> bool| -> Vec<String> {
+        let requests = requests.iter().map(AsRef::as_ref).filter(in_force);
+        let mut names: Vec<_> = requests.filter(|it| kept(it)).map(full_name).collect();
+        names.sort();
+        names
+    };
+    let bundle = held.authorities.bundle();
+    let unpublished = match next {
+        Some(_) => names(&|request| !is_published(request, bundle, context)),
+        None => Vec::new(),
+    };
+    let holders = match previous {
+        Some(previous) => names(&|request| holds(request, previous)),
+        None => Vec::new(),
+    };
+    let broker = proof(instance, &held.authorities, now).await?;
+    let observed = Observed {
+        generations,
+        authorities: &held.authorities,
+        wanted: &held.wanted,
+        request: rotation_request(instance),
+        unpublished: &unpublished,
+        holders: &holders,
+        broker: &broker,
+        settle: context.trust_settle,
+    };
+    let step = plan(&observed, now);
+    let then = match &step {
+        Step::Rest(fault) => return Ok(Rotation::Resting(fault.clone())),
+        Step::Wait(progress) => return Ok(Rotation::Under(progress.clone())),
+        Step::Introduce => introduce(instance, instance_name, held, now).await?,
+        Step::Withdraw => generations.clone().withdraw(),
+        Step::Settle => generations.clone().settle(now),
+        Step::Activate => generations.clone().activate(),
+        Step::Retire => generations.clone().retire(),
+        Step::Renew => match &held.wanted {
+            Wanted::Brought(pair, _) => generations.clone().renew(pair.clone()),
+            Wanted::Generated | Wanted::Faulty(_) => return Ok(Rotation::Resting(None)),
+        },
+    };
+    held.write(instance, &then, context).await?;
+    info!(
+        instance = %full_name(instance), ?step, generation = then.number,
+        signing = held.authorities.signing.sha256(), "CA rotation"
+    );
+    Ok(Rotation::Stepped)
+}
+
+async fn introduce(
+    instance: &VolttronInstance,
+    instance_name: &InstanceName,
+    held: &Held,
+    now: Timestamp,
+) -> Result<Generations, Error> {
+    let generations = held.generations.clone();
+    let next = match &held.wanted {
+        Wanted::Brought(pair, _) => pair.clone(),
+        Wanted::Generated | Wanted::Faulty(_) => {
+            authority::generate(instance, instance_name, generations.number + 1, now).await?
+        }
+    };
+    let loaded = next
+        .load(now)
+        .map_err(|_| Error::Incomplete("the CA that was made"))?;
+    let cross = pki::cross_sign(&held.authorities.signing, &loaded, now)?.unwrap_or_default();
+    Ok(generations.introduce(next, cross, rotation_request(instance)))
+}
+
+/// Proves, while a CA is being replaced, that the broker is ready for the next step: that it trusts
+/// the CA that is introduced; or that it shows a certificate of the one that signs by now. It is
+/// asked over TLS, because files that were written say only what it should do.
+async fn proof(
+    instance: &VolttronInstance,
+    authorities: &Authorities,
+    now: Timestamp,
+) -> Result<Result<(), String>, Error> {
+    let Authorities {
+        signing,
+        next,
+        previous,
+    } = authorities;
+    if next.is_none() && previous.is_none() {
+        return Ok(Ok(()));
+    }
+    let client = next.as_ref().unwrap_or(signing);
+    let pair = pki::issue_probe_pair(client, &SerialNumber::random(), now)?;
+    let pair = ClientPair {
+        chain: &pair.chain,
+        key: &pair.key,
+    };
+    let (address, name) = objects::amqp_endpoint(instance);
+    let answer = probe(&address, &name, authorities.bundle(), Some(pair)).await;
+    Ok(match answer {
+        Probe::Accepted { server_chain } if previous.is_some() => match server_chain.first() {
+            Some(shown) if signing.issued_der(shown) => Ok(()),
+            _ => Err(
+                "it still shows the old one; RabbitMQ looks for changed files every two minutes"
+                    .to_owned(),
+            ),
+        },
+        Probe::Accepted { .. } => Ok(()),
+        other => Err(format!(
+            "a client with a certificate of the new CA: {other}"
+        )),
+    })
+}
+
+/// Whether a request has a certificate that somebody may use.
+fn is_in_force(request: &VolttronCertRequest, now: Timestamp) -> bool {
+    let ends = request
+        .status
+        .as_ref()
+        .and_then(|status| status.not_after.as_deref()?.parse::<Timestamp>().ok());
+    request.phase() == Some(Phase::Issued)
+        && request.metadata.deletion_timestamp.is_none()
+        && ends.is_none_or(|ends| ends > now)
+}
+
+fn holds(request: &VolttronCertRequest, authority: &Authority) -> bool {
+    let status = request.status.as_ref();
+    let chain = status.and_then(|status| status.certificate.as_deref());
+    chain.is_some_and(|chain| authority.issued(chain))
+}
