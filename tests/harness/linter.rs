@@ -14,7 +14,7 @@ const SOURCES: &str = "RFC3279,RFC5280,RFC5480,RFC5891,RFC8813,Community";
 /// What the linter says of one rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// `notice`, `warn`, `error` or `fatal`; notices are advice.
+    /// `warn`, `error` or `fatal`.
     pub level: String,
     /// The rule.
     pub rule: String,
@@ -29,7 +29,7 @@ struct Verdict {
     details: String,
 }
 
-/// Lints one certificate or CRL (PEM): what is not as it should be. Panics where fewer rules applied than any certificate has.
+/// Lints one certificate or CRL (PEM): what is not as it should be, advice left out. Panics where fewer rules applied than any certificate has.
 pub fn lint(pem: &str) -> Vec<Finding> {
     static ZLINT: LazyLock<PathBuf> = LazyLock::new(|| {
         let built = Cache::open().and_then(|cache| Tool::Zlint.path(&cache, &Steps::silent()));
@@ -54,7 +54,12 @@ pub fn lint(pem: &str) -> Vec<Finding> {
     assert!(passed >= 10, "zlint has only found {passed} rules in order");
     verdicts
         .into_iter()
-        .filter(|(_, verdict)| !matches!(verdict.result.as_str(), "pass" | "NA" | "NE"))
+        .filter(|(_, verdict)| {
+            !matches!(
+                verdict.result.as_str(),
+                "pass" | "NA" | "NE" | "info" | "notice"
+            )
+        })
         .map(|(rule, verdict)| Finding {
             level: verdict.result,
             rule,

@@ -6,8 +6,7 @@ use futures::{StreamExt as _, stream};
 use std::path::Path;
 use volttron_crds::Phase;
 use volttron_tests::{Agent, Issued, SOON, Space, encode, openssl, run};
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Of those that are refused, every so manyth is filed.
 const EVERY: usize = 4;
@@ -131,7 +130,7 @@ fn compare(issued: &Issued, case: &Case) -> Result<(), String> {
         !lines
             .iter()
             .any(|it| it.starts_with("1.") || it.starts_with("2.")),
-        public_key(&issued.chain) == requested_key(&case.text),
+        is_of(&public_key(&issued.chain), &case.text),
     ];
     if holds.contains(&false) {
         return Err(format!("{}: {holds:?}: {text}", case.name));
@@ -150,14 +149,14 @@ const PROFILE: [&str; 5] = [
 
 fn public_key(certificate: &str) -> Vec<u8> {
     let der = pem::parse(certificate).unwrap().into_contents();
-    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
     certificate.public_key().raw.to_vec()
 }
 
-fn requested_key(request: &[u8]) -> Vec<u8> {
+/// Whether the certificate's key stands in the request as it is. What stands around it no ordinary parser may like.
+fn is_of(key: &[u8], request: &[u8]) -> bool {
     let der = pem::parse(request).unwrap().into_contents();
-    let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
-    request.certification_request_info.subject_pki.raw.to_vec()
+    der.windows(key.len()).any(|it| it == key)
 }
 
 fn cases() -> Vec<Case> {
