@@ -16,7 +16,7 @@ use std::time::Duration;
 use volttron_crds::{CommonName, GeneratedAuthority, VolttronCertRequest, well_known};
 use volttron_operator::approval::verdict;
 use volttron_operator::pki::{
-    self, Authority, CheckedRequest, Origin, RequestProfile, SerialNumber,
+    self, Authority, CheckedRequest, LeafProfile, Origin, RequestProfile, SerialNumber,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -37,7 +37,7 @@ pub const ALL: &[(&str, Target)] = &[
 static AUTHORITY: LazyLock<(Authority, String)> = LazyLock::new(|| {
     let settings = GeneratedAuthority::default();
     let instance = "central".parse().expect("an instance name");
-    let pair = pki::generate(&instance, &settings, now()).expect("a CA");
+    let pair = pki::generate(&instance, &settings, 1, now()).expect("a CA");
     let authority = Authority::load(&pair.certificate, &pair.key, None, now());
     (authority.expect("a CA"), pair.key)
 });
@@ -166,7 +166,7 @@ pub fn duration(input: &[u8]) {
         );
         // Whatever was asked, the certificate ends with the authority.
         let serial = SerialNumber::random();
-        let signed = pki::sign(&AUTHORITY.0, &checked(), &serial, life, now());
+        let signed = pki::sign(&AUTHORITY.0, &checked(), &serial, &leaf(life), now());
         assert!(signed.expect("a certificate").not_after <= AUTHORITY.0.not_after());
     }
 }
@@ -183,7 +183,7 @@ fn request(encoded: &str) {
         &AUTHORITY.0,
         &checked,
         &serial,
-        Duration::from_hours(1),
+        &leaf(Duration::from_hours(1)),
         now(),
     );
     let signed = signed.expect("a certificate");
@@ -196,6 +196,13 @@ fn request(encoded: &str) {
         pki::adopt(&AUTHORITY.0, &checked, &serial, &signed.chain),
         Some(signed)
     );
+}
+
+fn leaf(life: Duration) -> LeafProfile {
+    LeafProfile {
+        life,
+        crl_distribution_point: None,
+    }
 }
 
 fn checked() -> CheckedRequest {

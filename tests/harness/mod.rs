@@ -27,6 +27,7 @@ mod agent;
 mod broker;
 mod children;
 mod instance;
+mod linter;
 mod management;
 #[allow(
     clippy::module_inception,
@@ -46,6 +47,7 @@ mod wait;
 pub use agent::{Agent, Login, encode};
 pub use broker::Broker;
 pub use instance::Instance;
+pub use linter::{Finding, lint};
 pub use management::ManagementProxy;
 pub use openssl::{openssl, openssl_fails, openssl_with};
 pub use operator::{Answer, Operator, sidecar_program};

@@ -217,7 +217,7 @@ fn cases() -> Vec<Case> {
         ("reserved-word", named("central.platform.driver"), "ReservedName", "VOLTTRON's own agents"),
         ("rsa-1024", key(&["rsa:1024"]), "UnsupportedKey", "RSA with 1024 bits"),
         ("p521", key(&["ec", "-pkeyopt", "ec_paramgen_curve:P-521"]), "UnsupportedKey", "P-256 or P-384"),
-        ("secp256k1", key(&["ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"]), "UnsupportedKey", "P-256 and P-384"),
+        ("secp256k1", key(&["ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"]), "UnsupportedKey", "P-256 or P-384"),
         ("ed25519", key(&["ed25519"]), "UnsupportedKey", "accepted are RSA"),
         ("sha1", encode(new_key(&["rsa:2048"], "/CN=central.bad.sha1", &["-sha1"])), "UnsupportedSignature", "SHA-256"),
         ("unknown-extension", unknown_extension(), "WrongInstance", "must begin with"),

@@ -22,6 +22,10 @@ const TOOLS: Module = Module {
     go_mod: include_str!("../tools/go.mod"),
     go_sum: include_str!("../tools/go.sum"),
 };
+const LINTER: Module = Module {
+    go_mod: include_str!("../linter/go.mod"),
+    go_sum: include_str!("../linter/go.sum"),
+};
 const INIT: &str = include_str!("../sandbox/init.c");
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +61,8 @@ pub enum Tool {
     Kubectl,
     Helm,
     Coredns,
+    /// Looks for what is wrong with certificates and CRLs.
+    Zlint,
     /// The first process of a sandbox.
     Init,
 }
@@ -92,6 +98,7 @@ impl Tool {
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
             Self::Coredns => "coredns",
+            Self::Zlint => "zlint",
             Self::Init => "init",
         }
     }
@@ -101,15 +108,16 @@ impl Tool {
             Self::Etcd => "go.etcd.io/etcd/server/v3".into(),
             Self::Helm => "helm.sh/helm/v4/cmd/helm".into(),
             Self::Coredns => "github.com/coredns/coredns".into(),
+            Self::Zlint => "github.com/zmap/zlint/v3/cmd/zlint".into(),
             _ => format!("k8s.io/kubernetes/cmd/{}", self.name()),
         }
     }
 
     fn module(self) -> Module {
-        if matches!(self, Self::Helm | Self::Coredns) {
-            TOOLS
-        } else {
-            KUBERNETES
+        match self {
+            Self::Helm | Self::Coredns => TOOLS,
+            Self::Zlint => LINTER,
+            _ => KUBERNETES,
         }
     }
 
@@ -120,7 +128,7 @@ impl Tool {
                 let version = TOOLS.version_of("helm.sh/helm/v4");
                 format!("-s -w -X helm.sh/helm/v4/internal/version.version={version}")
             }
-            Self::Etcd | Self::Coredns | Self::Init => "-s -w".into(),
+            Self::Etcd | Self::Coredns | Self::Zlint | Self::Init => "-s -w".into(),
             _ => {
                 let version = KUBERNETES.version_of("k8s.io/kubernetes");
                 let mut numbers = version.trim_start_matches('v').split('.');
@@ -224,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_tool_has_its_own_key() {
-        let all = [API, NODE].concat();
+        let all = [API, NODE, &[Tool::Zlint]].concat();
         for (index, tool) in all.iter().enumerate() {
             for other in &all[index + 1..] {
                 assert_ne!(tool.key(), other.key());

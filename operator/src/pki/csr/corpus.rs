@@ -2,29 +2,20 @@
 //! is signed for it is the profile and nothing else.
 
 use super::*;
+use crate::pki::fixtures::{generation, now};
 use crate::pki::{self, Authority, LeafProfile, SerialNumber, SignedCertificate};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
-use volttron_crds::GeneratedAuthority;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 const LIFE: Duration = Duration::from_hours(48);
 
-static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
-    let settings = GeneratedAuthority::default();
-    let pair = pki::generate(&"central".parse().unwrap(), &settings, 1, now()).unwrap();
-    Authority::load(&pair.certificate, &pair.key, None, now()).unwrap()
-});
-
-fn now() -> Timestamp {
-    "2026-06-01T12:00:00Z".parse().unwrap()
-}
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| generation(1));
 
 pub(super) fn profile() -> RequestProfile {
     RequestProfile {
@@ -76,23 +67,30 @@ fn an_agent_of_the_instance_s_own_namespace_may_be_called_like_one_at_home() {
 
 /// Signs a request and compares every field of the certificate with the profile.
 pub(super) fn sign_and_compare(checked: &CheckedRequest) {
-    let serial = SerialNumber::random();
-    let profile = LeafProfile {
-        life: LIFE,
-        crl_distribution_point: None,
-    };
-    let signed = pki::sign(&AUTHORITY, checked, &serial, &profile, now()).unwrap();
-    assert_profile(checked, &serial, &signed);
-    let adopted = pki::adopt(&AUTHORITY, checked, &serial, &signed.chain);
-    assert_eq!(
-        adopted.as_ref(),
-        Some(&signed),
-        "{}: a certificate that is not recognised would be signed again and again",
-        checked.common_name
-    );
+    for list in [None, Some("http://central.example/crl".to_owned())] {
+        let serial = SerialNumber::random();
+        let profile = LeafProfile {
+            life: LIFE,
+            crl_distribution_point: list,
+        };
+        let signed = pki::sign(&AUTHORITY, checked, &serial, &profile, now()).unwrap();
+        assert_profile(checked, &serial, &profile, &signed);
+        let adopted = pki::adopt(&AUTHORITY, checked, &serial, &signed.chain);
+        assert_eq!(
+            adopted.as_ref(),
+            Some(&signed),
+            "{}: a certificate that is not recognised would be signed again and again",
+            checked.common_name
+        );
+    }
 }
 
-fn assert_profile(checked: &CheckedRequest, serial: &SerialNumber, signed: &SignedCertificate) {
+fn assert_profile(
+    checked: &CheckedRequest,
+    serial: &SerialNumber,
+    profile: &LeafProfile,
+    signed: &SignedCertificate,
+) {
     let name = checked.common_name.to_string();
     let blocks = pem::parse_many(&signed.chain).unwrap();
     assert_eq!(blocks.len(), 1, "{name}: one certificate");
@@ -178,16 +176,27 @@ fn assert_profile(checked: &CheckedRequest, serial: &SerialNumber, signed: &Sign
                 assert!(id.authority_cert_issuer.is_none() && id.authority_cert_serial.is_none());
                 ("authorityKeyIdentifier", extension.critical)
             }
+            ParsedExtension::CRLDistributionPoints(_) => {
+                let uri = profile
+                    .crl_distribution_point
+                    .as_deref()
+                    .unwrap_or_default();
+                assert!(extension.value.ends_with(uri.as_bytes()), "{name}");
+                ("cRLDistributionPoints", extension.critical)
+            }
             other => panic!("{name}: an extension that is not in the profile: {other:?}"),
         })
         .collect();
     seen.sort_unstable();
-    let profile = [
+    let mut expected = vec![
         ("authorityKeyIdentifier", false),
         ("basicConstraints", true),
         ("extKeyUsage", false),
         ("keyUsage", true),
         ("subjectKeyIdentifier", false),
     ];
-    assert_eq!(seen, profile, "{name}");
+    if profile.crl_distribution_point.is_some() {
+        expected.insert(2, ("cRLDistributionPoints", false));
+    }
+    assert_eq!(seen, expected, "{name}");
 }

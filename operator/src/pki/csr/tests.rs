@@ -229,3 +229,14 @@ fn rsa_keys_are_bounded() {
         assert_eq!(is_sound_rsa_exponent(exponent), sound, "{exponent:?}");
     }
 }
+
+/// Why Ed25519 is not accepted: with the neutral element as key, a signature of zeros is one of
+/// every message, by anybody.
+#[test]
+fn aws_lc_takes_ed25519_keys_of_small_order() {
+    use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+    let neutral = [&[1][..], &[0; 31]].concat();
+    let signature = [neutral.as_slice(), &[0; 32]].concat();
+    let key = UnparsedPublicKey::new(&ED25519, &neutral);
+    assert!(key.verify(b"anything", &signature).is_ok());
+}
