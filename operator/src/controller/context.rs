@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::events::Events;
+use super::filled::Filled;
 use super::gate::GateState;
 use super::identities::{Identities, Name};
 use super::instance::Connections;
@@ -33,6 +34,8 @@ pub(super) struct Context {
     pub(super) namespace: String,
     pub(super) instances: Store<VolttronInstance>,
     pub(super) requests: Store<VolttronCertRequest>,
+    /// Whether both hold all there is.
+    pub(super) filled: Filled,
     pub(super) runtimes: Runtimes,
     /// Which requests are for the same name.
     pub(super) identities: Identities,
@@ -64,6 +67,7 @@ impl Context {
         settings: &Settings,
         instances: Store<VolttronInstance>,
         requests: Store<VolttronCertRequest>,
+        filled: Filled,
         identities: Identities,
         room: Room,
         triggers: Triggers,
@@ -75,6 +79,7 @@ impl Context {
             namespace: settings.namespace.clone(),
             instances,
             requests,
+            filled,
             runtimes: Runtimes::default(),
             identities,
             room,

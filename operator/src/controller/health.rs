@@ -12,7 +12,6 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -86,14 +85,7 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
 
 /// Ready once the caches are filled and the approval gate was tried.
 async fn leader_ready(context: &Context) -> (StatusCode, String) {
-    let filled = async {
-        let _ = context.instances.wait_until_ready().await;
-        let _ = context.requests.wait_until_ready().await;
-    };
-    if tokio::time::timeout(Duration::from_millis(100), filled)
-        .await
-        .is_err()
-    {
+    if !context.filled.is_so() {
         return unready("the caches are being filled".to_owned());
     }
     match &*context.gate.borrow() {

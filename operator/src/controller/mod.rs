@@ -3,6 +3,7 @@
 mod context;
 mod error;
 mod events;
+mod filled;
 mod gate;
 mod health;
 mod identities;
@@ -128,8 +129,11 @@ async fn lead(
     let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
     let (identities, room) = (identities::Identities::default(), room::Room::default());
-    let (instances, instance_stream) = cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
-    let (requests, request_stream) = cached(Api::<VolttronCertRequest>::all(client.clone()), {
+    let filled = filled::Filled::default();
+    let all_instances = Api::<VolttronInstance>::all(client.clone());
+    let (instances, instance_stream) = cached(all_instances, &filled, |_| ());
+    let all_requests = Api::<VolttronCertRequest>::all(client.clone());
+    let (requests, request_stream) = cached(all_requests, &filled, {
         let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
         move |event| {
             for gone in identities.observe(event, &triggers) {
@@ -143,6 +147,7 @@ async fn lead(
         settings,
         instances.clone(),
         requests.clone(),
+        filled,
         identities,
         room,
         triggers,
@@ -181,6 +186,7 @@ async fn lead(
 /// controller is cached and triggers nothing. `observe` sees each event once it is cached.
 fn cached<K>(
     api: Api<K>,
+    filled: &filled::Filled,
     observe: impl Fn(&watcher::Event<K>) + Send + Sync + 'static,
 ) -> (
     Store<K>,
@@ -191,6 +197,7 @@ where
     K::DynamicType: Hash + Eq,
 {
     let (store, writer) = reflector::store();
+    let is_filled = filled.cache();
     let changed_by_user = predicates::generation
         .combine(predicates::annotations)
         .combine(predicates::finalizers);
@@ -201,7 +208,10 @@ where
             .modify(|object| object.managed_fields_mut().clear()),
     )
     .inspect(move |event| match event {
-        Ok(event) => observe(event),
+        Ok(event) => {
+            observe(event);
+            is_filled(event);
+        }
         Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted; it is resumed"),
     })
     .applied_objects()

@@ -48,8 +48,7 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
     let mut changes = Changes::watch(&context.client, &stop);
     let mut prover = Prover::new(context.client.clone(), context.namespace.clone());
     // What is there is tried at once, rather than as the first request.
-    let filled = context.requests.wait_until_ready();
-    let _ = tokio::time::timeout(RETRY, filled).await;
+    let _ = tokio::time::timeout(RETRY, context.filled.wait()).await;
     let mut last_proof = Instant::now();
     while !stop.is_cancelled() {
         changes.forget();

@@ -83,9 +83,7 @@ pub(super) fn on_error(
 async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Action, Error> {
     // A controller that has just started knows of no request yet: to it every broker user is one
     // too many, and no certificate needs an old CA.
-    if context.requests.wait_until_ready().await.is_err() {
-        return Ok(Action::await_change());
-    }
+    context.filled.wait().await;
     let now = Timestamp::now();
     let reference = ObjectRef::from_obj(instance);
     let instance_name = match instance.instance_name() {
