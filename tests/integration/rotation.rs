@@ -209,11 +209,17 @@ fn a_brought_ca_is_rotated_by_its_secret_and_by_nothing_that_is_wrong() {
             "leaf, intermediate, and the root as the old CA signs it"
         );
 
-        for name in ["one", "meanwhile"] {
-            space.delete(name).await;
-        }
-        let completed = instance.condition(ROTATING, "False", Some("Completed"), STEP);
-        completed.await;
+        let load = Load::new(&broker);
+        let retirement = async {
+            for name in ["one", "meanwhile"] {
+                space.delete(name).await;
+            }
+            instance
+                .condition(ROTATING, "False", Some("Completed"), STEP)
+                .await;
+            load.end();
+        };
+        tokio::join!(retirement, load.follow_files());
         let after = authority(&instance).await;
         assert_eq!((after.generation, certificates(&after.bundle)), (2, 1));
         assert_eq!(

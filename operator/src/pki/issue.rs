@@ -88,6 +88,10 @@ fn replace(
     }))
 }
 
+#[allow(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method itself does not have the lifetimes that are asked for"
+)]
 fn read_sequence(der: &[u8]) -> Result<Vec<Vec<u8>>, LeafError> {
     yasna::parse_der(der, |reader| {
         reader.collect_sequence_of(|element| element.read_der())

@@ -97,9 +97,10 @@ pub(super) async fn ensure(
         Err(error) => {
             let fault = fault_at(&place, &error);
             let expired = matches!(error, AuthorityError::Expired(_));
-            let fresh = match expired {
-                true => in_place_of(instance, instance_name, generations, &wanted, now).await?,
-                false => None,
+            let fresh = if expired {
+                in_place_of(instance, instance_name, generations, &wanted, now).await?
+            } else {
+                None
             };
             if let Some(fresh) = fresh {
                 write(instance, &fresh, &version, context).await?;

@@ -116,8 +116,9 @@ pub(super) async fn keep(
                 .await
                 .map_err(Error::Broker)?;
         }
-        if let (Ok(authority), Some(chain)) = (&runtime.authority, &status.certificate) {
-            secret::restore(request, chain, authority.bundle(), context).await?;
+        // Also while nothing may be signed.
+        if let (Some(authorities), Some(chain)) = (&runtime.authorities, &status.certificate) {
+            secret::restore(request, chain, authorities.bundle(), context).await?;
         }
     }
     let ends = status
