@@ -70,7 +70,7 @@ impl Health {
 
 async fn ready(State(health): State<Health>) -> (StatusCode, String) {
     if let Some(context) = health.context() {
-        return leader_ready(&context).await;
+        return leader_ready(&context);
     }
     match &*health.seat.borrow() {
         // Another can take over from it at once, which is what the readiness of a standby means.
@@ -84,7 +84,7 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
 }
 
 /// Ready once the caches are filled and the approval gate was tried.
-async fn leader_ready(context: &Context) -> (StatusCode, String) {
+fn leader_ready(context: &Context) -> (StatusCode, String) {
     if !context.filled.is_so() {
         return unready("the caches are being filled".to_owned());
     }
