@@ -31,11 +31,15 @@ pub enum NameHashError {
     Malformed,
     /// Several attributes in one relative distinguished name.
     #[error(
-        "the CA's subject has a relative distinguished name of several attributes (such as O=…+CN=…)"
+        "the CA's subject has a relative distinguished name of several attributes (such as \
+         O=…+CN=…): use a CA with another subject"
     )]
     MultiValued,
     /// A value that Erlang cannot decode.
-    #[error("the CA's subject has attribute {attribute} as {found}, which Erlang does not read")]
+    #[error(
+        "the CA's subject has attribute {attribute} as {found}, which Erlang does not read: use a \
+         CA with another subject"
+    )]
     StringType {
         /// The attribute's object identifier.
         attribute: String,

@@ -53,10 +53,8 @@ fn a_ca_whose_list_a_broker_could_not_find_is_named() {
             .playground
             .instance(&space.namespace, "plant", spec)
             .await;
-        let reason = Some("RevocationListUnusable");
-        let fault = instance
-            .condition("BrokerReady", "False", reason, SOON)
-            .await;
+        let (kind, reason) = ("CertificateAuthorityReady", Some("UnsupportedSubject"));
+        let fault = instance.condition(kind, "False", reason, SOON).await;
         let says = fault.message;
         assert!(
             says.contains("2.5.4.3 as BmpString") && says.contains("another subject"),

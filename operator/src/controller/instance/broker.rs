@@ -125,7 +125,7 @@ async fn publish_revocations(
             "RevocationListUnusable",
             format!(
                 "the broker cannot find a revocation list of this CA, and would refuse every \
-                 certificate of it: {error}; use a CA with another subject"
+                 certificate of it: {error}"
             ),
         )));
     }
