@@ -83,6 +83,8 @@ impl Operator {
             .env("POD_NAME", format!("volttron-{}", self.launch.name))
             // The brokers' files follow at once.
             .env("VOLTTRON_TRUST_SETTLE", "2")
+            // Soon enough to be waited for.
+            .env("VOLTTRON_SUPERSEDED_GRACE", "3")
             .env("RUST_LOG", "info,volttron_operator=debug")
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())

@@ -10,6 +10,7 @@ mod decisions;
 mod gate;
 mod gate_down;
 mod hostile;
+mod identity;
 mod killed;
 mod leadership;
 mod lifecycle;

@@ -5,10 +5,16 @@
 use super::annotation::{Verdict, verdict};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use volttron_crds::{
-    AutoApproval, Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus,
+    AutoApproval, Condition, Decision, DecisionHow, Phase, VolttronCertRequest,
+    VolttronCertRequestStatus,
 };
+
+/// The reason of condition `Approved` on a request that was approved, before its identity was denied
+/// with another one. It tells that approval, which is over, from one that came after the denial.
+pub const APPROVAL_ENDED: &str = "ApprovalEnded";
 
 /// The decision in force for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,7 +302,9 @@ impl<'a> Group<'a> {
         let rank = |request: &VolttronCertRequest| {
             let status = request.status.as_ref()?;
             let not_before = time(status.not_before.as_deref())?;
-            Some((not_before, created(request), request.uid()))
+            // Both are in whole seconds, and a decision is not.
+            let decided = status.decision.as_ref().and_then(|it| time(Some(&it.at)));
+            Some((not_before, decided, created(request), request.uid()))
         };
         let own = rank(request)?;
         self.members
@@ -363,7 +371,6 @@ fn conflict(
     if ruling.is_some_and(|ruling| ruling.how != DecisionHow::Policy) {
         return None;
     }
-    let age = |request: &VolttronCertRequest| (created(request), request.uid());
     groups
         .iter()
         .flat_map(|other| other.members.iter().copied())
@@ -371,17 +378,35 @@ fn conflict(
             matches!(
                 member.phase(),
                 None | Some(Phase::Pending | Phase::Approved)
-            ) && age(member) < age(request)
+            ) && was_before(member, request)
         })
-        .min_by_key(|member| age(member))
+        .min_by_key(|member| (created(member), member.uid()))
         .and_then(|member| found(member, false))
+}
+
+/// Whether `other` was filed before `request`. Of two that were filed in the same second, which is
+/// as fine as creation times are, the one that was looked at first is; once that has been told, it
+/// stays so.
+fn was_before(other: &VolttronCertRequest, request: &VolttronCertRequest) -> bool {
+    let told = |request: &VolttronCertRequest| {
+        let status = request.status.as_ref();
+        status.is_some_and(|status| status.conditions.iter().any(|it| it.type_ == "Conflict"))
+    };
+    match created(other).cmp(&created(request)) {
+        Ordering::Less => true,
+        Ordering::Greater => false,
+        Ordering::Equal if request.phase().is_none() => other.phase().is_some(),
+        Ordering::Equal if told(request) != told(other) => told(request),
+        Ordering::Equal => other.uid() < request.uid(),
+    }
 }
 
 /// The denial of another request that ended the approval of this one, as recorded.
 fn voided_by(request: &VolttronCertRequest) -> Option<(&Decision, &str)> {
     let status = request.status.as_ref()?;
     let decision = status.decision.as_ref()?;
-    let voided = decision.how == DecisionHow::Policy && is_denied(status);
+    let ended = |it: &Condition| it.type_ == "Approved" && it.reason == APPROVAL_ENDED;
+    let voided = decision.how == DecisionHow::Policy && status.conditions.iter().any(ended);
     voided.then_some((decision, decision.request.as_deref()?))
 }
 

@@ -7,4 +7,6 @@ mod identity;
 
 pub use annotation::verdict;
 pub use decide::{Observed, Step, Waiting, decide, lapses_at};
-pub use identity::{Conflict, Ruling, Standing, gives_access, removable_at, standing};
+pub use identity::{
+    APPROVAL_ENDED, Conflict, Ruling, Standing, gives_access, removable_at, standing,
+};

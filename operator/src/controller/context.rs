@@ -24,6 +24,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use volttron_crds::{CommonName, VolttronCertRequest, VolttronInstance};
 
+/// The caches, and what is known by following them.
+pub(super) struct Caches {
+    pub(super) instances: Store<VolttronInstance>,
+    pub(super) instances_filled: Filled,
+    pub(super) requests: Store<VolttronCertRequest>,
+    pub(super) requests_filled: Filled,
+    pub(super) identities: Identities,
+    pub(super) room: Room,
+}
+
 /// What every reconcile can reach.
 pub(super) struct Context {
     /// Writes only as long as this replica leads.
@@ -65,13 +75,18 @@ impl Context {
         client: Client,
         leadership: Leadership,
         settings: &Settings,
-        (instances, instances_filled): (Store<VolttronInstance>, Filled),
-        (requests, requests_filled): (Store<VolttronCertRequest>, Filled),
-        identities: Identities,
-        room: Room,
+        caches: Caches,
         triggers: Triggers,
         events: Events,
     ) -> Self {
+        let Caches {
+            instances,
+            instances_filled,
+            requests,
+            requests_filled,
+            identities,
+            room,
+        } = caches;
         Self {
             client,
             leadership,

@@ -145,10 +145,14 @@ async fn lead(
         client.clone(),
         leadership,
         settings,
-        (instances.clone(), instances_filled),
-        (requests.clone(), requests_filled),
-        identities,
-        room,
+        context::Caches {
+            instances: instances.clone(),
+            instances_filled,
+            requests: requests.clone(),
+            requests_filled,
+            identities,
+            room,
+        },
         triggers,
         events,
     ));

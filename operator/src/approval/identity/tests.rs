@@ -55,13 +55,15 @@ fn recorded_as(
         reason: None,
     });
     let mut conditions: Vec<Condition> = Vec::new();
+    let ended = how == DecisionHow::Policy && verdict(&request).is_some_and(|it| it.approved);
     for (kind, holds) in [
         ("Approved", !denied),
         ("Denied", denied),
         ("Issued", phase == Phase::Issued),
     ] {
         let value = ConditionStatus::from(holds);
-        set_condition(&mut conditions, kind, value, "Test", "", None, at(when));
+        let reason = if ended { APPROVAL_ENDED } else { "Test" };
+        set_condition(&mut conditions, kind, value, reason, "", None, at(when));
     }
     status.conditions = conditions;
     if phase == Phase::Issued {
@@ -213,6 +215,27 @@ fn an_approval_that_was_ended_comes_back_with_the_lifting_and_not_with_the_delet
 }
 
 #[test]
+fn a_request_that_was_denied_with_its_identity_and_approved_afterwards_is_in() {
+    let with_identity = recorded_as(
+        filed(9, "a"),
+        Phase::Denied,
+        DecisionHow::Policy,
+        Some("plant/r6"),
+        9,
+    );
+    let approved = annotated(with_identity, Some("approved"));
+    let denial = denied(6, "a", 7);
+    assert_eq!(
+        ruling(&stand(&approved, std::slice::from_ref(&denial))),
+        Some((true, DecisionHow::Manual, None))
+    );
+    assert_eq!(
+        ruling(&stand(&filed(20, "a"), &[approved, denial])),
+        Some((true, DecisionHow::Renewal, Some("plant/r9")))
+    );
+}
+
+#[test]
 fn a_denial_says_nothing_about_another_requester() {
     let later = filed(10, "b");
     let standing = stand(&later, &[denied(1, "a", 2)]);
@@ -265,6 +288,36 @@ fn the_first_of_two_that_wait_is_no_conflict_and_an_approval_settles_it() {
 }
 
 #[test]
+fn of_two_filed_in_one_second_the_one_that_was_looked_at_first_stays_first() {
+    let twin = |uid: &str, requester: &str, phase| {
+        let mut request = filed(1, requester);
+        request.metadata.uid = Some(uid.to_owned());
+        request.status = Some(VolttronCertRequestStatus {
+            phase,
+            ..VolttronCertRequestStatus::default()
+        });
+        request
+    };
+    let known = twin("9", "a", Some(Phase::Pending));
+    let mut new = twin("1", "b", None);
+    assert!(stand(&new, std::slice::from_ref(&known)).conflict.is_some());
+    let status = new.status.as_mut().unwrap();
+    status.phase = Some(Phase::Pending);
+    let told = ConditionStatus::True;
+    set_condition(
+        &mut status.conditions,
+        "Conflict",
+        told,
+        "Test",
+        "",
+        None,
+        at(1),
+    );
+    assert!(stand(&new, std::slice::from_ref(&known)).conflict.is_some());
+    assert_eq!(stand(&known, std::slice::from_ref(&new)).conflict, None);
+}
+
+#[test]
 fn of_two_that_are_approved_at_once_exactly_one_goes_ahead() {
     let first = annotated(filed(1, "a"), Some("approved"));
     let second = annotated(filed(2, "b"), Some("approved"));
@@ -272,7 +325,7 @@ fn of_two_that_are_approved_at_once_exactly_one_goes_ahead() {
     assert!(stand(&second, std::slice::from_ref(&first)).is_blocked());
 }
 
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 const KEEP: Duration = Duration::from_hours(1);
 
 fn removable(request: &VolttronCertRequest, peers: &[VolttronCertRequest]) -> Option<Timestamp> {

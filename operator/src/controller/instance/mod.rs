@@ -263,7 +263,8 @@ fn tell(instance: &VolttronInstance, context: &Context, next: &VolttronInstanceS
         let (reason, note) = (condition.reason.as_str(), condition.message.clone());
         let name = full_name(instance);
         let ended = condition.type_ == status::ROTATING && reason == status::COMPLETED;
-        if condition.status == "True" || ended {
+        let warns = condition.type_ == status::APPROVES_ALL;
+        if (condition.status == "True" && !warns) || ended {
             info!(instance = %name, condition = %condition.type_, %reason, message = %note);
             context
                 .events

@@ -9,7 +9,7 @@ use crate::controller::runtime::Authorities;
 use crate::pki::Authority;
 use jiff::Timestamp;
 use volttron_crds::{
-    AuthorityStatus, OtherAuthorityStatus, Phase, RequestCounts, VolttronInstance,
+    AuthorityStatus, AutoApproval, OtherAuthorityStatus, Phase, RequestCounts, VolttronInstance,
     VolttronInstanceStatus, set_condition,
 };
 
@@ -17,6 +17,9 @@ use volttron_crds::{
 pub(super) const ROTATING: &str = "CertificateAuthorityRotating";
 /// Its reason where a rotation has ended and nothing is amiss.
 pub(super) const COMPLETED: &str = "Completed";
+
+/// The condition that warns of an instance which approves everything.
+pub(super) const APPROVES_ALL: &str = "AutoApproval";
 
 /// What was found.
 #[derive(Clone, Copy)]
@@ -44,6 +47,7 @@ pub(super) fn next(
         status.ca = Some(authority_status(&held.generations, &held.authorities));
     }
     set_rotating(&mut status, observed.rotation, generation, now);
+    set_approves_all(&mut status, instance, now);
     let mut set = |kind: &str, fault: Option<&Fault>, reason: &str, message: &str| {
         let (reason, message) = fault.map_or((reason, message), |fault| {
             (fault.reason, fault.message.as_str())
@@ -100,6 +104,29 @@ fn authority_status(generations: &Generations, authorities: &Authorities) -> Aut
         next: next.as_deref().map(|next| other(next, number + 1)),
         previous: previous.as_deref().map(|it| other(it, number - 1)),
         rotation_request: generations.honoured.clone(),
+    }
+}
+
+fn set_approves_all(
+    status: &mut VolttronInstanceStatus,
+    instance: &VolttronInstance,
+    now: Timestamp,
+) {
+    if instance.spec.approval.auto == AutoApproval::Always {
+        let message = "spec.approval.auto is Always: whoever can file a request gets a certificate, \
+                       and nobody looks at it; set it to Renewals to have administrators decide";
+        let generation = instance.metadata.generation;
+        set_condition(
+            &mut status.conditions,
+            APPROVES_ALL,
+            true.into(),
+            "EveryRequestIsApproved",
+            message,
+            generation,
+            now,
+        );
+    } else {
+        status.conditions.retain(|it| it.type_ != APPROVES_ALL);
     }
 }
 

@@ -69,10 +69,9 @@ pub(super) async fn issue(
         crl_distribution_point: None,
     };
     let sign = || pki::sign(authority, checked, &serial, &profile, survey.now);
-    let stored = secret::store(
-        &request, runtime, authority, checked, &serial, recorded, sign, context,
-    )
-    .await?;
+    let adopt = |chain: &str| runtime.adopt(checked, &serial, chain);
+    let bundle = authority.bundle();
+    let stored = secret::store(&request, bundle, recorded, adopt, sign, context).await?;
     let certificate = match stored {
         secret::Stored::Certificate(certificate) => certificate,
         secret::Stored::Foreign => {

@@ -2,8 +2,7 @@
 
 use super::super::context::Context;
 use super::super::error::{Attempt, Error};
-use super::super::runtime::InstanceRuntime;
-use crate::pki::{Authority, CheckedRequest, LeafError, SerialNumber, SignedCertificate};
+use crate::pki::{LeafError, SignedCertificate};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -21,21 +20,20 @@ pub(super) enum Stored {
 }
 
 /// Sees that the Secret holds this request's certificate: the one already recorded in status, or
-/// one that an interrupted run left in the Secret, or else the one that `sign` makes now.
+/// one that an interrupted run left in the Secret and that `adopt` recognises, or else the one that
+/// `sign` makes now.
 pub(super) async fn store(
     request: &VolttronCertRequest,
-    runtime: &InstanceRuntime,
-    authority: &Authority,
-    checked: &CheckedRequest,
-    serial: &SerialNumber,
+    bundle: &str,
     recorded: Option<SignedCertificate>,
+    adopt: impl Fn(&str) -> Option<SignedCertificate>,
     sign: impl Fn() -> Result<SignedCertificate, LeafError>,
     context: &Context,
 ) -> Result<Stored, Error> {
     let namespace = request.namespace().unwrap_or_default();
     let name = request.secret_name();
     if let Some(certificate) = recorded {
-        let kept = restore(request, &certificate.chain, authority.bundle(), context).await?;
+        let kept = restore(request, &certificate.chain, bundle, context).await?;
         return Ok(if kept {
             Stored::Certificate(certificate)
         } else {
@@ -44,7 +42,7 @@ pub(super) async fn store(
     }
     let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
     let signed = sign()?;
-    let secret = build(request, &signed.chain, authority.bundle())?;
+    let secret = build(request, &signed.chain, bundle)?;
     let data = secret.data.clone().unwrap_or_default();
     context.secrets.wrote(&namespace, &name, &data);
     let parameters = PostParams {
@@ -63,10 +61,9 @@ pub(super) async fn store(
     if !is_owned_by(&existing, request) {
         return Ok(Stored::Foreign);
     }
-    let left_behind =
-        text_of(&existing, "tls.crt").and_then(|chain| runtime.adopt(checked, serial, &chain));
+    let left_behind = text_of(&existing, "tls.crt").and_then(|chain| adopt(&chain));
     let certificate = left_behind.unwrap_or(signed);
-    restore(request, &certificate.chain, authority.bundle(), context).await?;
+    restore(request, &certificate.chain, bundle, context).await?;
     Ok(Stored::Certificate(certificate))
 }
 

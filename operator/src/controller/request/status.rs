@@ -1,6 +1,6 @@
 //! The next status of a request. Pure.
 
-use crate::approval::{Ruling, Standing, Waiting};
+use crate::approval::{APPROVAL_ENDED, Ruling, Standing, Waiting, verdict};
 use crate::controller::error::Error;
 use crate::pki::{CheckedRequest, Rejection, SerialNumber, SignedCertificate};
 use jiff::{Timestamp, Unit};
@@ -164,6 +164,8 @@ pub(super) fn lapsed(basis: Basis<'_>, pending_ttl: &str) -> VolttronCertRequest
 struct Next {
     status: VolttronCertRequestStatus,
     generation: Option<i64>,
+    /// Whether the request's own annotation says approved.
+    was_approved: bool,
     now: Timestamp,
 }
 
@@ -178,6 +180,7 @@ impl Next {
         let mut next = Self {
             status,
             generation: basis.request.metadata.generation,
+            was_approved: verdict(basis.request).is_some_and(|verdict| verdict.approved),
             now: basis.now,
         };
         match &basis.standing.conflict {
@@ -246,8 +249,16 @@ impl Next {
         if !unchanged {
             self.status.decision = Some(decision);
         }
-        let message = sentence(ruling);
-        self.condition("Approved", ruling.approved, known_kind, &message);
+        let message = sentence(ruling, self.was_approved);
+        let reason = match ruling {
+            Ruling {
+                approved: false,
+                how: DecisionHow::Policy,
+                ..
+            } if self.was_approved => APPROVAL_ENDED,
+            _ => known_kind,
+        };
+        self.condition("Approved", ruling.approved, reason, &message);
         if ruling.approved {
             self.clear(&["Denied"]);
         } else {
@@ -276,7 +287,7 @@ impl Next {
 }
 
 /// What was decided, in words.
-fn sentence(ruling: &Ruling) -> String {
+fn sentence(ruling: &Ruling, was_approved: bool) -> String {
     let word = if ruling.approved {
         "approved"
     } else {
@@ -291,8 +302,13 @@ fn sentence(ruling: &Ruling) -> String {
             format!("approved as a renewal of {request}, which was approved{by}{why}")
         }
         (DecisionHow::Policy, Some(request)) => format!(
-            "denied because the identity was denied with {request}{by}{why}; approve it again to \
-             lift the denial"
+            "denied because the identity was denied with {request}{by}{why}; to lift the denial, \
+             {}",
+            if was_approved {
+                "remove the annotation volttron.org/decision, and approve again"
+            } else {
+                "approve this request"
+            }
         ),
         (DecisionHow::Policy, None) => {
             "approved by the instance's spec.approval.auto: Always".to_owned()
