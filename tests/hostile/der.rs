@@ -70,7 +70,7 @@ fn length(length: usize) -> Vec<u8> {
     [&[0x80 | count], &bytes[zeros..]].concat()
 }
 
-/// AlgorithmIdentifiers and types, ready made.
+// Algorithm identifiers and types, ready made.
 pub const ECDSA_SHA256: &[u8] = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
 pub const RSA_SHA256: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00";
 pub const RSA_KEY: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";

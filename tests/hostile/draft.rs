@@ -72,7 +72,7 @@ pub fn attribute(kind: &[u8], value: &[u8]) -> Vec<u8> {
     seq(&[kind, value])
 }
 
-/// A common name, as UTF8String.
+/// A common name, as `UTF8String`.
 pub fn common_name(name: &str) -> Vec<u8> {
     attribute(COMMON_NAME, &tlv(12, name.as_bytes()))
 }

@@ -3,6 +3,11 @@
 //!
 //! `cargo run --package volttron-tests --bin hostile-corpus`, from the top of the repository; needs `openssl`.
 
+#![allow(
+    clippy::too_many_lines,
+    reason = "a table of cases is as long as it has cases"
+)]
+
 mod armour;
 mod attributes;
 mod der;
@@ -30,7 +35,7 @@ pub struct Case {
 const INSTANCE: &str = "central";
 
 /// The common name of a case.
-pub fn own_name(name: &str) -> String {
+fn own_name(name: &str) -> String {
     format!("{INSTANCE}.hostile.{name}")
 }
 

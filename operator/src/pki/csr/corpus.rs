@@ -134,7 +134,16 @@ fn assert_profile(
     );
     assert_eq!(info.validity.not_after.timestamp(), ends, "{name}");
     assert_eq!(signed.not_after.as_second(), ends, "{name}");
+    assert_extensions(checked, profile, &certificate, &ca);
+}
 
+fn assert_extensions(
+    checked: &CheckedRequest,
+    profile: &LeafProfile,
+    certificate: &X509Certificate<'_>,
+    ca: &X509Certificate<'_>,
+) {
+    let name = checked.common_name.to_string();
     let identifier = |certificate: &X509Certificate<'_>| {
         certificate
             .iter_extensions()
@@ -172,7 +181,7 @@ fn assert_profile(
             }
             ParsedExtension::AuthorityKeyIdentifier(id) => {
                 let key = id.key_identifier.as_ref().map(|id| id.0.to_vec());
-                assert_eq!(key, identifier(&ca), "{name}");
+                assert_eq!(key, identifier(ca), "{name}");
                 assert!(id.authority_cert_issuer.is_none() && id.authority_cert_serial.is_none());
                 ("authorityKeyIdentifier", extension.critical)
             }
