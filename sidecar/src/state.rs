@@ -175,6 +175,18 @@ pub fn next(observed: &Observed<'_>, now: Timestamp) -> Next {
                 None => step(State::Filing, reason, Order::Stay),
             };
         }
+        // Removed because a later request of the same identity has taken its place, say: whether the
+        // access goes with it is the broker's to tell.
+        RequestSeen::Absent(_) | RequestSeen::Deleted
+            if matches!(observed.link, Link::Open(_))
+                && observed.held.is_some_and(|ends| now < ends) =>
+        {
+            let reason = format!("connected; request {name} is gone, and the broker lets us stay");
+            return Next {
+                until: observed.held,
+                ..step(State::Connected, reason, Order::Stay)
+            };
+        }
         RequestSeen::Absent(None) => {
             return step(State::Filing, format!("filing request {name}"), Order::File);
         }

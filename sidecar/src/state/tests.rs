@@ -185,14 +185,21 @@ fn a_failed_request_shows_the_controllers_words() {
 }
 
 #[test]
-fn a_deleted_request_closes_the_connection_and_is_filed_again_when_it_is_gone() {
-    let link = Link::Open(None);
-    let mut observed = present(None, &link);
+fn a_request_that_is_gone_is_filed_again_when_the_broker_ends_the_connection() {
+    let (open, lost) = (Link::Open(None), Link::Opening(Some("refused".to_owned())));
+    let mut observed = present(None, &open);
     observed.held = Some(later());
+    for request in [RequestSeen::Deleted, RequestSeen::Absent(None)] {
+        observed.request = request;
+        assert_next(&observed, State::Connected, Order::Stay, "is gone");
+    }
+    observed.held = Some(NOW);
+    assert_next(&observed, State::Filing, Order::File, "filing");
+    observed.held = Some(later());
+    observed.link = &lost;
+    assert_next(&observed, State::Filing, Order::File, "filing");
     observed.request = RequestSeen::Deleted;
     assert_next(&observed, State::Filing, Order::Leave, "being deleted");
-    observed.request = RequestSeen::Absent(None);
-    assert_next(&observed, State::Filing, Order::File, "filing");
 }
 
 #[test]

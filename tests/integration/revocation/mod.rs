@@ -6,6 +6,7 @@ mod first_list;
 /// The operator's own, which is a program and no library.
 #[path = "../../../operator/src/broker/probe.rs"]
 mod probe;
+mod story;
 
 use crate::shared::playground;
 use authority::{Ca, Pair, days, put};
