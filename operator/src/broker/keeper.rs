@@ -6,6 +6,7 @@
 
 use super::account::{Account, Drift, Users};
 use super::admission::admit;
+use super::claims::Claims;
 use super::permissions::clash;
 use super::removals::Removals;
 use super::users::{Answer, Order, Repaired, SharedError};
@@ -29,12 +30,6 @@ enum Outcome {
     Disconnected(CommonName, Result<(), SharedError>),
 }
 
-/// Who needs a user.
-struct Claim {
-    requester: String,
-    holders: HashSet<String>,
-}
-
 /// A comparison with the broker, and who asked for it.
 struct Comparison {
     wanted: HashMap<CommonName, String>,
@@ -47,9 +42,7 @@ pub(super) struct Keeper {
     client: ManagementClient,
     topology: Topology,
     /// Users in here are never removed.
-    claims: HashMap<CommonName, Claim>,
-    /// The requesters of the names that were wanted in the last comparison.
-    recorded: HashMap<CommonName, String>,
+    claims: Claims,
     /// Users known to be on the broker as they should be.
     present: HashSet<CommonName>,
     /// Users that others made, as last listed.
@@ -75,8 +68,7 @@ impl Keeper {
         Self {
             client,
             topology,
-            claims: HashMap::new(),
-            recorded: HashMap::new(),
+            claims: Claims::default(),
             present: HashSet::new(),
             foreign: HashSet::new(),
             waiting: Vec::new(),
@@ -198,11 +190,7 @@ impl Keeper {
             let _ = done.send(Err(Arc::new(error)));
             return;
         }
-        let claim = self.claims.entry(name.clone()).or_insert_with(|| Claim {
-            requester,
-            holders: HashSet::new(),
-        });
-        claim.holders.insert(holder);
+        self.claims.add(name.clone(), requester, holder);
         if self.present.contains(&name) {
             let _ = done.send(Ok(()));
         } else {
@@ -216,12 +204,11 @@ impl Keeper {
             let name = name.to_string();
             return Some(ManagementError::UnusableName { name, why });
         }
-        let claimed = self.claims.get(name).map(|claim| &claim.requester);
-        let owner = claimed.or_else(|| self.recorded.get(name));
+        let owner = self.claims.owner(name);
         if let Some(owner) = owner.filter(|owner| *owner != requester) {
             return Some(ManagementError::ClaimedByAnother {
                 name: name.to_string(),
-                requester: owner.clone(),
+                requester: owner.to_owned(),
             });
         }
         self.is_foreign(name)
@@ -233,19 +220,11 @@ impl Keeper {
     }
 
     fn release(&mut self, name: CommonName, holder: &str, needed: bool, done: Answer<()>) {
-        if let Some(claim) = self.claims.get_mut(&name) {
-            claim.holders.remove(holder);
-            if !claim.holders.is_empty() {
-                let _ = done.send(Ok(()));
-                return;
-            }
-            self.claims.remove(&name);
-        }
-        if needed {
+        if self.claims.give_up(&name, holder) || needed {
             let _ = done.send(Ok(()));
             return;
         }
-        self.recorded.remove(&name);
+        self.claims.forget(&name);
         self.released.insert(name.clone());
         // Nobody claims it, so that whoever waited has gone away.
         self.waiting.retain(|(waiting, _)| *waiting != name);
@@ -323,7 +302,7 @@ impl Keeper {
     fn listed(&mut self, comparison: Comparison, result: Result<Users, SharedError>) {
         self.busy = false;
         let Comparison {
-            wanted,
+            mut wanted,
             released,
             done,
         } = comparison;
@@ -335,14 +314,13 @@ impl Keeper {
             }
         };
         self.foreign = others;
-        self.recorded = wanted;
-        self.recorded.retain(|name, _| {
+        wanted.retain(|name, _| {
             !released.contains(name) && !self.released.contains(name) && clash(name).is_none()
         });
+        self.claims.record(wanted);
         let names: HashSet<CommonName> = self
-            .recorded
-            .keys()
-            .chain(self.claims.keys())
+            .claims
+            .names()
             .filter(|name| !self.is_foreign(name))
             .cloned()
             .collect();

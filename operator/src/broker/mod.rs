@@ -2,6 +2,7 @@
 
 mod account;
 mod admission;
+mod claims;
 mod definitions;
 mod error;
 mod keeper;
