@@ -3,6 +3,7 @@
 use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
+use super::status::SIGNING;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
@@ -127,6 +128,7 @@ impl<'a> Patches<'a> {
                  {}=approved`",
                 before.namespace().unwrap_or_default(), self.name, well_known::DECISION,
             )),
+            Phase::Approved if reason(&next.conditions, "Issued") == Some(SIGNING) => {}
             Phase::Approved => events.normal(before, "Waiting", "Approve", issued),
             Phase::Issued => events.normal(before, "Issued", "Sign", issued),
             Phase::Expired => events.warning(before, "Expired", "Expire", issued),
@@ -189,6 +191,11 @@ fn message(conditions: &[Condition], kind: &str) -> String {
     condition
         .map(|condition| condition.message.clone())
         .unwrap_or_default()
+}
+
+fn reason<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a str> {
+    let condition = conditions.iter().find(|condition| condition.type_ == kind);
+    condition.map(|condition| condition.reason.as_str())
 }
 
 fn how(how: DecisionHow) -> &'static str {

@@ -12,6 +12,9 @@ use volttron_crds::{
 /// The longest message of a condition; what was asked for may be quoted in it.
 const MESSAGE: usize = 1000;
 
+/// The reason of condition `Issued` while a certificate is made, which takes a moment.
+pub(super) const SIGNING: &str = "Signing";
+
 /// What every next status is made from.
 #[derive(Clone, Copy)]
 pub(super) struct Basis<'a> {
@@ -65,7 +68,7 @@ pub(super) fn numbered(basis: Basis<'_>, serial: &SerialNumber) -> VolttronCertR
     next.forget_certificate();
     next.status.phase = Some(Phase::Approved);
     next.status.serial_number = Some(serial.to_string());
-    next.condition("Issued", false, "Signing", "the certificate is being made");
+    next.condition("Issued", false, SIGNING, "the certificate is being made");
     next.status
 }
 
