@@ -98,7 +98,7 @@ impl Follower {
         volumes: Vec<Mounted>,
         rabbit: &Arc<RabbitMq>,
     ) -> Self {
-        let (hold, held) = watch::channel(false);
+        let (sender, held) = watch::channel(false);
         let disk = Arc::new(Mutex::new(()));
         let changes = volumes.iter().enumerate().map(|(index, volume)| {
             let changes = volume.follow(client.clone(), namespace);
@@ -112,7 +112,11 @@ impl Follower {
             Arc::clone(&disk),
             Arc::downgrade(rabbit),
         ));
-        Self { hold, disk, task }
+        Self {
+            hold: sender,
+            disk,
+            task,
+        }
     }
 
     /// Holds changes back, or lets them through.
@@ -132,7 +136,7 @@ async fn follow(
     loop {
         tokio::select! {
             Some((index, files)) = changes.next() => due[index] = Some(files),
-            changed = held.changed() => if changed.is_err() { return },
+            alive = held.changed() => if alive.is_err() { return },
         }
         if *held.borrow() {
             continue;

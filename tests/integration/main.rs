@@ -22,5 +22,6 @@ mod rights;
 mod rotation;
 mod shared;
 mod slow_brokers;
+mod soak;
 mod topics;
 mod users;
