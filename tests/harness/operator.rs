@@ -35,6 +35,7 @@ pub(crate) struct Launch {
     /// Whose rights it has.
     pub(crate) kubeconfig: PathBuf,
     pub(crate) lease_seconds: Option<u16>,
+    pub(crate) superseded_grace: Option<u16>,
 }
 
 /// An answer of the operator's HTTP server.
@@ -92,6 +93,9 @@ impl Operator {
             .stderr(errors);
         if let Some(seconds) = self.launch.lease_seconds {
             command.env("VOLTTRON_LEASE_DURATION", seconds.to_string());
+        }
+        if let Some(seconds) = self.launch.superseded_grace {
+            command.env("VOLTTRON_SUPERSEDED_GRACE", seconds.to_string());
         }
         let child = children::spawn(command).expect("the operator can be started");
         *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);

@@ -27,6 +27,8 @@ pub struct Setup {
     pub proxy: bool,
     /// For how many seconds the operator leads without renewing its Lease; `None` for its default.
     pub lease_seconds: Option<u16>,
+    /// For how many seconds the operator keeps a superseded request; `None` for its default.
+    pub superseded_grace: Option<u16>,
 }
 
 /// Another replica of the operator, behind a proxy of its own.
@@ -48,6 +50,7 @@ pub struct Playground {
     names: Mutex<BTreeMap<String, IpAddr>>,
     spaces: AtomicU32,
     folder: PathBuf,
+    superseded_grace: Option<u16>,
     cluster: Arc<Cluster>,
 }
 
@@ -86,6 +89,7 @@ impl Playground {
             hosts: hosts.clone(),
             kubeconfig,
             lease_seconds: setup.lease_seconds,
+            superseded_grace: setup.superseded_grace,
         });
         operator.wait_ready().await;
 
@@ -102,6 +106,7 @@ impl Playground {
             names: Mutex::default(),
             spaces: AtomicU32::new(0),
             folder,
+            superseded_grace: setup.superseded_grace,
             cluster,
         }
     }
@@ -118,6 +123,7 @@ impl Playground {
             hosts: self.hosts.clone(),
             kubeconfig,
             lease_seconds: None,
+            superseded_grace: self.superseded_grace,
         });
         operator.wait_standing_by().await;
         Replica { operator, proxy }

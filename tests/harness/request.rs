@@ -129,11 +129,21 @@ impl Space<'_> {
     }
 
     async fn decide(&self, name: &str, annotations: serde_json::Value) {
+        self.try_decide(name, annotations)
+            .await
+            .unwrap_or_else(|error| panic!("the decision on {name}: {error}"));
+    }
+
+    /// Writes these annotations, as the approver.
+    ///
+    /// # Errors
+    /// The API server's refusal, or that it is away.
+    pub async fn try_decide(&self, name: &str, annotations: serde_json::Value) -> kube::Result<()> {
         let patch = json!({"metadata": {"annotations": annotations}});
         Api::<VolttronCertRequest>::namespaced(self.playground.approver(), &self.namespace)
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await
-            .unwrap_or_else(|error| panic!("the decision on {name}: {error}"));
+            .map(drop)
     }
 
     /// The request as it is.

@@ -112,7 +112,11 @@ impl Follower {
             Arc::clone(&disk),
             Arc::downgrade(rabbit),
         ));
-        Self { hold, disk, task }
+        Self {
+            hold: sender,
+            disk,
+            task,
+        }
     }
 
     /// Holds changes back, or lets them through.
@@ -132,8 +136,7 @@ async fn follow(
     loop {
         tokio::select! {
             Some((index, files)) = changes.next() => due[index] = Some(files),
-            Ok(()) = hold.changed() => {}
-            else => return,
+            alive = hold.changed() => if alive.is_err() { return },
         }
         if *hold.borrow() {
             continue;

@@ -25,5 +25,6 @@ mod rights;
 mod rotation;
 mod shared;
 mod slow_brokers;
+mod soak;
 mod topics;
 mod users;

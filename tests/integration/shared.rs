@@ -58,6 +58,7 @@ pub async fn disturbed() -> Turn {
         .get_or_init(|| {
             Playground::start(Setup {
                 proxy: true,
+                superseded_grace: Some(3),
                 ..Setup::default()
             })
         })

@@ -41,6 +41,11 @@ impl SecretIndex {
             .insert((namespace.to_owned(), name.to_owned()), fingerprint(data));
     }
 
+    /// Forgets what [`Self::wrote`] noted of a write that did not come to pass.
+    pub(super) fn did_not_write(&self, namespace: &str, name: &str) {
+        self.lock().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
     fn observed(&self, secret: &Secret) -> bool {
         let seen = secret
             .data

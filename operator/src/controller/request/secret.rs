@@ -49,7 +49,11 @@ pub(super) async fn store(
         field_manager: Some(well_known::CONTROLLER_FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     };
-    match api.create(&parameters, &secret).await {
+    let created = api.create(&parameters, &secret).await;
+    if created.is_err() {
+        context.secrets.did_not_write(&namespace, &name);
+    }
+    match created {
         Ok(_) => return Ok(Stored::Certificate(signed)),
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         Err(error) => return Err(error).attempt("create the Secret of the certificate"),
