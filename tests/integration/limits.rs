@@ -63,7 +63,7 @@ fn a_namespace_that_is_not_allowed_waits_until_it_is() {
         let expression = json!({"key": "tests/allowed", "operator": "NotIn", "values": ["no"]});
         allow(
             &instance,
-            &json!({"selector": {"matchExpressions": [expression]}}),
+            &json!({"selector": {"matchLabels": null, "matchExpressions": [expression]}}),
         )
         .await;
         home.says("own", "Issued", WAITS).await;
@@ -408,8 +408,9 @@ async fn allow(instance: &Instance<'_>, allowed: &Value) {
 async fn merge(instance: &Instance<'_>, spec: &Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
     let parameters = PatchParams::default();
-    let patched = instance.api().patch(&instance.name, &parameters, &patch);
-    patched.await.unwrap();
+    let api = instance.api();
+    let patched = api.patch(&instance.name, &parameters, &patch).await;
+    patched.unwrap();
 }
 
 async fn label(space: &Space<'_>, value: &str) {

@@ -82,18 +82,14 @@ fn metrics_are_openmetrics_and_count_what_happens() {
             "volttron_requests{{namespace=\"{namespace}\",instance=\"central\",phase=\"Issued\"}} "
         );
         playground
-            .eventually(
-                "issued requests are counted",
-                MEASURED,
-                async || {
-                    let text = playground.operator().get("/metrics").await?.body;
-                    let count = text.lines().find_map(|it| it.strip_prefix(&line));
-                    match count.and_then(|count| count.parse::<u64>().ok()) {
-                        Some(1..) => Ok(()),
-                        other => Err(format!("{other:?}")),
-                    }
-                },
-            )
+            .eventually("issued requests are counted", MEASURED, async || {
+                let text = playground.operator().get("/metrics").await?.body;
+                let count = text.lines().find_map(|it| it.strip_prefix(&line));
+                match count.and_then(|count| count.parse::<u64>().ok()) {
+                    Some(1..) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
             .await;
     });
 }
@@ -365,8 +361,8 @@ async fn sample(metric: &str) -> Option<i64> {
 
 async fn decisions((decision, how): (&str, &str)) -> i64 {
     let labels = format!("{{decision=\"{decision}\",how=\"{how}\"}}");
-    let counted = sample(&format!("volttron_decisions_total{labels}"));
-    counted.await.unwrap_or(0)
+    let metric = format!("volttron_decisions_total{labels}");
+    sample(&metric).await.unwrap_or(0)
 }
 
 async fn tells(metric: &str, value: i64) {
