@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -452,13 +453,14 @@ impl Default for RequestsSpec {
 
 /// The namespaces whose requests an instance takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum AllowedNamespaces {
     /// By a word.
     Word(AllowedNamespacesWord),
     /// By the namespaces' labels.
     Selected {
         /// Which namespaces.
+        #[serde(deserialize_with = "exactly")]
         selector: LabelSelector,
     },
     /// What is neither; it allows none. The schema cannot keep every such value out, and one object
@@ -469,6 +471,44 @@ pub enum AllowedNamespaces {
 impl Default for AllowedNamespaces {
     fn default() -> Self {
         Self::Word(AllowedNamespacesWord::All)
+    }
+}
+
+/// Reads a label selector that has nothing else in it: to a misspelt one no label would matter, and
+/// it would select every namespace.
+fn exactly<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LabelSelector, D::Error> {
+    let written = serde_json::Value::deserialize(deserializer)?;
+    let selector = LabelSelector::deserialize(&written).map_err(D::Error::custom)?;
+    let read = serde_json::to_value(&selector).map_err(D::Error::custom)?;
+    if is_within(&written, &read) {
+        Ok(selector)
+    } else {
+        Err(D::Error::custom("a label selector has other fields"))
+    }
+}
+
+/// Whether every field of `written` is in `read` as well; an empty one may be missing.
+fn is_within(written: &serde_json::Value, read: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (written, read) {
+        (Value::Object(written), Value::Object(read)) => written.iter().all(|(key, value)| {
+            is_empty(value) || read.get(key).is_some_and(|read| is_within(value, read))
+        }),
+        (Value::Array(written), Value::Array(read)) => {
+            let mut pairs = written.iter().zip(read);
+            written.len() == read.len() && pairs.all(|(written, read)| is_within(written, read))
+        }
+        (written, read) => written == read,
+    }
+}
+
+fn is_empty(value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
     }
 }
 
@@ -630,4 +670,37 @@ fn default_max_pending() -> i32 {
 
 fn default_max_pending_per_requester() -> i32 {
     100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_selector_is_read_exactly_or_not_at_all() {
+        let read = |value| serde_json::from_value::<AllowedNamespaces>(value).unwrap();
+        let expression = json!({"key": "a", "operator": "Exists", "values": []});
+        for exact in [
+            json!({"selector": {}}),
+            json!({"selector": {"matchLabels": {"a": "b"}, "matchExpressions": null}}),
+            json!({"selector": {"matchExpressions": [expression]}}),
+        ] {
+            let selected = read(exact.clone());
+            assert!(
+                matches!(selected, AllowedNamespaces::Selected { .. }),
+                "{exact}: {selected:?}"
+            );
+        }
+        let expression = json!({"key": "a", "operator": "In", "value": ["b"]});
+        for other in [
+            json!("Some"),
+            json!({"selector": {"matchLabels": 5}}),
+            json!({"selector": {"matchLabel": {"a": "b"}}}),
+            json!({"selector": {"matchExpressions": [expression]}}),
+            json!({"selector": {}, "names": ["a"]}),
+        ] {
+            assert_eq!(read(other.clone()), AllowedNamespaces::Unreadable(other));
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod identity;
 mod killed;
 mod leadership;
 mod lifecycle;
+mod limits;
 mod linted;
 mod manifests;
 mod observed;

@@ -4,9 +4,15 @@ use crate::shared::{central, playground};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
+use local_cluster::Base;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use volttron_crds::Phase;
-use volttron_tests::{Agent, SOON, encode, run};
+use volttron_tests::{Agent, Instance, SOON, encode, run};
+
+/// Gauges follow with the next look at the instance.
+const MEASURED: Duration = Duration::from_secs(75);
 
 #[test]
 fn health_and_readiness_are_answered() {
@@ -72,24 +78,155 @@ fn metrics_are_openmetrics_and_count_what_happens() {
                 answer.body
             );
         }
-        // The gauge follows with the next look at the instance.
         let line = format!(
             "volttron_requests{{namespace=\"{namespace}\",instance=\"central\",phase=\"Issued\"}} "
         );
         playground
-            .eventually(
-                "issued requests are counted",
-                SOON + Duration::from_secs(15),
-                async || {
-                    let text = playground.operator().get("/metrics").await?.body;
-                    let count = text.lines().find_map(|it| it.strip_prefix(&line));
-                    match count.and_then(|count| count.parse::<u64>().ok()) {
-                        Some(1..) => Ok(()),
-                        other => Err(format!("{other:?}")),
-                    }
-                },
-            )
+            .eventually("issued requests are counted", MEASURED, async || {
+                let text = playground.operator().get("/metrics").await?.body;
+                let count = text.lines().find_map(|it| it.strip_prefix(&line));
+                match count.and_then(|count| count.parse::<u64>().ok()) {
+                    Some(1..) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
             .await;
+    });
+}
+
+#[test]
+fn the_table_of_metrics_is_complete_and_every_label_is_in_it() {
+    run(async {
+        let broker = central().await;
+        let playground = playground().await;
+        let space = playground.space("table").await;
+        let agent = Agent::new("central.table.agent");
+        space.file("agent", &broker.instance, &agent.csr).await;
+        space.approve("agent").await;
+        space.issued("agent").await;
+        let documented = documented();
+        playground
+            .eventually("metrics are as documented", MEASURED, async || {
+                let shown = shown(&playground.operator().get("/metrics").await?.body);
+                if shown == documented {
+                    return Ok(());
+                }
+                Err(format!(
+                    "/metrics: {shown:#?}\ndocs/metrics.md: {documented:#?}"
+                ))
+            })
+            .await;
+    });
+}
+
+#[test]
+fn decisions_are_counted_by_how_they_came_about() {
+    run(async {
+        let playground = playground().await;
+        let space = playground.space("counted").await;
+        let always = json!({"approval": {"auto": "Always"}});
+        let instance = playground
+            .instance(&space.namespace, "counting", always)
+            .await;
+        let renewing = playground.instance(&space.namespace, "renewing", json!({}));
+        let renewing = renewing.await;
+        let kinds = [
+            ("approved", "policy"),
+            ("approved", "manual"),
+            ("approved", "renewal"),
+            ("denied", "manual"),
+            ("denied", "policy"),
+        ];
+        let mut before = BTreeMap::new();
+        for kind in kinds {
+            before.insert(kind, decisions(kind).await);
+        }
+        let file = async |name: &str, instance: &Instance<'_>, word: &str| {
+            let csr = Agent::new(&format!("{}.counted.{word}", instance.name)).csr;
+            space.file(name, instance, &csr).await;
+        };
+        file("policy", &instance, "agent").await;
+        space.phase("policy", Phase::Approved).await;
+        file("manual", &renewing, "agent").await;
+        space.phase("manual", Phase::Pending).await;
+        space.approve("manual").await;
+        space.phase("manual", Phase::Approved).await;
+        file("renewal", &renewing, "agent").await;
+        space.phase("renewal", Phase::Approved).await;
+        space.deny("manual", "enough").await;
+        for name in ["manual", "renewal"] {
+            space.phase(name, Phase::Denied).await;
+        }
+        for (kind, before) in before {
+            playground
+                .eventually(&format!("{kind:?} is counted"), SOON, async || {
+                    // Other tests decide as well.
+                    let now = decisions(kind).await;
+                    if now > before {
+                        Ok(())
+                    } else {
+                        Err(format!("{before}, now {now}"))
+                    }
+                })
+                .await;
+        }
+
+        // The gauges of an instance go with it.
+        let of_it = format!("{{namespace=\"{}\",instance=\"counting\"", space.namespace);
+        gauges(&of_it, true).await;
+        instance.delete().await;
+        gauges(&of_it, false).await;
+        renewing.delete().await;
+    });
+}
+
+#[test]
+fn the_end_that_is_told_is_that_of_an_identitys_last_certificate() {
+    run(async {
+        let playground = playground().await;
+        let space = playground.space("ends").await;
+        let instance = playground.instance(&space.namespace, "ending", json!({}));
+        let broker = instance.await.start_broker(Base::Machine).await;
+        let name = "volttron_certificate_earliest_not_after_timestamp_seconds";
+        let metric = of_instance(name, &broker.instance);
+        assert_eq!(sample(&metric).await, None);
+        let issue = async |name: &str, word: &str, duration: &str| {
+            let csr = encode(Agent::new(&format!("ending.ends.{word}")).csr);
+            let filed = space.try_file(name, &broker.instance, &csr, Some(duration));
+            filed.await.unwrap();
+            space.approve(name).await;
+            let status = space.issued(name).await.request.status.unwrap();
+            let end: jiff::Timestamp = status.not_after.unwrap().parse().unwrap();
+            end.as_second()
+        };
+        let first = issue("first", "agent", "24h").await;
+        tells(&metric, first).await;
+        issue("second", "agent", "72h").await;
+        let other = issue("other", "other", "48h").await;
+        tells(&metric, other).await;
+
+        let revoked = of_instance("volttron_revoked_certificates", &broker.instance);
+        let signed = of_instance("volttron_revocation_list_number", &broker.instance);
+        let enforced = of_instance("volttron_revocation_list_enforced_number", &broker.instance);
+        let rotating = of_instance("volttron_ca_rotating", &broker.instance);
+        let before = sample(&signed).await.expect("a list is signed at once");
+        assert_eq!(sample(&revoked).await, Some(0));
+        assert_eq!(sample(&rotating).await, Some(0));
+        space.deny("other", "lost").await;
+        space.phase("other", Phase::Denied).await;
+        playground
+            .eventually("the broker enforces a later list", MEASURED, async || {
+                broker.refresh_files().await;
+                let numbers = (sample(&signed).await, sample(&enforced).await);
+                match numbers {
+                    (Some(signed), Some(enforced)) if signed == enforced && signed > before => {
+                        Ok(())
+                    }
+                    _ => Err(format!("{before}, now {numbers:?}")),
+                }
+            })
+            .await;
+        tells(&revoked, 1).await;
     });
 }
 
@@ -163,6 +300,98 @@ fn what_becomes_of_a_request_is_told_by_events() {
             .unwrap();
         told("bad", &[("Warning", "Failed")]).await;
     });
+}
+
+/// A metric's kind and the names of its labels.
+type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// The table of docs/metrics.md.
+fn documented() -> Metrics {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `volttron_"));
+    let quoted = |cell: &str| -> Vec<String> {
+        let words = cell.split('`').skip(1).step_by(2);
+        words.map(str::to_owned).collect()
+    };
+    let metrics = rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert!(!cells[4].is_empty(), "{row}: no meaning");
+        let labels = quoted(cells[3]).into_iter().collect();
+        (quoted(cells[1]).remove(0), (cells[2].to_owned(), labels))
+    });
+    metrics.collect()
+}
+
+/// What /metrics shows, with counters as they are queried.
+fn shown(text: &str) -> Metrics {
+    let mut metrics = Metrics::new();
+    let mut family = String::new();
+    for line in text.lines() {
+        if let Some(announced) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = announced.split_once(' ').unwrap();
+            let total = if kind == "counter" { "_total" } else { "" };
+            family = format!("{name}{total}");
+            metrics.insert(family.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if let (false, Some((_, labels))) = (line.starts_with('#'), line.split_once('{')) {
+            let names = labels.split("=\"").filter_map(|part| {
+                let name = part.rsplit(['"', ',']).next()?;
+                (!name.is_empty() && !name.contains('}')).then(|| name.to_owned())
+            });
+            let known = &mut metrics.get_mut(&family).unwrap().1;
+            // A histogram's own label.
+            known.extend(names.filter(|name| name != "le"));
+        }
+    }
+    metrics
+}
+
+fn of_instance(name: &str, instance: &Instance<'_>) -> String {
+    let (namespace, instance) = (&instance.namespace, &instance.name);
+    format!("{name}{{namespace=\"{namespace}\",instance=\"{instance}\"}}")
+}
+
+/// The value of a metric, with its labels.
+async fn sample(metric: &str) -> Option<i64> {
+    let text = playground().await.operator().get("/metrics").await.unwrap();
+    let mut lines = text.body.lines();
+    let value = lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    value.map(|value| value.parse().unwrap())
+}
+
+async fn decisions((decision, how): (&str, &str)) -> i64 {
+    let labels = format!("{{decision=\"{decision}\",how=\"{how}\"}}");
+    let metric = format!("volttron_decisions_total{labels}");
+    sample(&metric).await.unwrap_or(0)
+}
+
+async fn tells(metric: &str, value: i64) {
+    playground()
+        .await
+        .eventually(
+            &format!("{metric} is {value}"),
+            MEASURED,
+            async || match sample(metric).await {
+                Some(now) if now == value => Ok(()),
+                other => Err(format!("{other:?}")),
+            },
+        )
+        .await;
+}
+
+async fn gauges(labels: &str, wanted: bool) {
+    let what = format!("there are gauges of {labels}: {wanted}");
+    let playground = playground().await;
+    playground
+        .eventually(&what, MEASURED, async || {
+            let text = playground.operator().get("/metrics").await?.body;
+            let found: Vec<&str> = text.lines().filter(|line| line.contains(labels)).collect();
+            if found.is_empty() == wanted {
+                return Err(format!("{found:?}"));
+            }
+            Ok(())
+        })
+        .await;
 }
 
 /// Each line is a comment of a known kind or a sample of a family that was announced; the last is `# EOF`.

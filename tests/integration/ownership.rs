@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use std::time::Duration;
+use volttron_crds::Phase;
 use volttron_tests::{Agent, SOON, Space, run};
 
 /// A request looks again for a Secret's name to become free after a minute.
@@ -167,6 +168,54 @@ fn a_foreign_secret_is_never_overwritten() {
             .await
             .unwrap();
         space.issued_within("forwarder", FREED).await;
+    });
+}
+
+#[test]
+fn a_renewal_overwrites_no_foreign_secret_either() {
+    run(async {
+        let space = playground().await.space("foreign-renewal").await;
+        let instance = &central().await.instance;
+        let ask = async |name: &str| {
+            let agent = Agent::new("central.foreign.renewed");
+            space.file(name, instance, &agent.csr).await;
+        };
+        ask("first").await;
+        space.approve("first").await;
+        let first = space.issued("first").await;
+        let foreign: Secret = serde_json::from_value(json!({
+            "metadata": {"name": "second-tls"}, "stringData": {"tls.crt": "mine"},
+        }))
+        .unwrap();
+        space
+            .secrets()
+            .create(&PostParams::default(), &foreign)
+            .await
+            .unwrap();
+        ask("second").await;
+        space.says("second", "Issued", "SecretExists").await;
+        // Denied with its identity, it takes nothing along that is not its own.
+        space.deny("first", "enough").await;
+        space.phase("second", Phase::Denied).await;
+        let content = space.secret("second").await.unwrap().data.unwrap();
+        assert_eq!(content.len(), 1);
+        assert_eq!(content["tls.crt"].0, b"mine");
+
+        // The Secret of an issued request that somebody else has put in its place.
+        space.approve("first").await;
+        let again = space.issued("first").await;
+        assert_ne!(again.chain, first.chain);
+        let mine = json!({"metadata": {"ownerReferences": null}, "data": {
+            "tls.crt": "bWluZQ==", "ca.crt": null,
+        }});
+        space
+            .secrets()
+            .patch("first-tls", &PatchParams::default(), &Patch::Merge(mine))
+            .await
+            .unwrap();
+        space.says("first", "Issued", "SecretExists").await;
+        let content = space.secret("first").await.unwrap().data.unwrap();
+        assert_eq!(content["tls.crt"].0, b"mine");
     });
 }
 

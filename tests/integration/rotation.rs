@@ -1,16 +1,16 @@
 //! Certificate authorities that are replaced while agents connect.
 
+mod load;
+
 use crate::own_ca::{Ca, put};
 use crate::shared::{disturbed, playground};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use load::Load;
 use local_cluster::Base;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use volttron_crds::{AuthorityStatus, well_known};
 use volttron_tests::{
@@ -87,34 +87,8 @@ fn a_rotation_under_load_refuses_nobody_wherever_the_controller_dies() {
         let needs_old = instance.condition(ROTATING, "True", Some("Activated"), STEP);
         assert!(needs_old.await.message.contains(&holder), "{words}");
 
-        // The owner of the last old certificate renews, as far as this CA is concerned.
         let with_new = load.published().unwrap();
-        let steady = broker
-            .connect(login(&new, &with_new.chain, &with_new.ca))
-            .await
-            .unwrap();
-        let load = Load::new(&broker);
-        let retirement = async {
-            space.delete("old").await;
-            space.gone("old").await;
-            dies_at_the_next_write(&playground, "retire").await;
-            instance
-                .condition(ROTATING, "False", Some("Completed"), STEP)
-                .await;
-            load.until_each_has(5).await;
-            load.end();
-        };
-        tokio::join!(
-            retirement,
-            load.follow_files(),
-            load.dial("new certificate, current bundle", async || {
-                let bundle = bundle(&space, "new").await;
-                Some(login(&new, &with_new.chain, &bundle))
-            }),
-        );
-        load.assert_none_refused();
-        assert!(steady.status().connected(), "an open connection was ended");
-
+        old_ca_retires(&space, &broker, &new, &with_new).await;
         let after = authority(&instance).await;
         assert_eq!((after.generation, after.previous), (2, None));
         assert_eq!(certificates(&after.bundle), 1);
@@ -228,42 +202,7 @@ fn a_brought_ca_is_rotated_by_its_secret_and_by_nothing_that_is_wrong() {
         );
 
         // Without its Secret the CA signs nothing; what it has signed is good, and can be denied.
-        broker.refresh_files().await;
-        clear_cache(&broker).await;
-        let last = broker
-            .connect(login(two, &by_second.chain, &after.bundle))
-            .await
-            .unwrap();
-        let secrets = Api::<Secret>::namespaced(playground.admin(), &space.namespace);
-        secrets
-            .delete("own-ca", &DeleteParams::default())
-            .await
-            .unwrap();
-        annotate(&instance, "example.org/look", "3").await;
-        instance
-            .condition(
-                "CertificateAuthorityReady",
-                "False",
-                Some("SecretNotFound"),
-                SOON,
-            )
-            .await;
-        instance.condition("BrokerReady", "True", None, SOON).await;
-        space.file("late", &instance, &late.csr).await;
-        space.approve("late").await;
-        space
-            .says("late", "Issued", "CertificateAuthorityNotReady")
-            .await;
-        assert!(last.status().connected());
-        space.deny("two", "not any more").await;
-        playground
-            .eventually("the denied agent is disconnected", SOON, async || {
-                let connected = last.status().connected();
-                (!connected)
-                    .then_some(())
-                    .ok_or("it is connected".to_owned())
-            })
-            .await;
+        signs_nothing_without_its_secret(&space, &broker, two, &by_second, late).await;
         replace(&chain, &second.key).await;
         annotate(&instance, "example.org/look", "4").await;
         space.issued("late").await;
@@ -322,95 +261,84 @@ fn a_ca_is_replaced_in_time_and_what_is_introduced_follows_what_is_wanted() {
     });
 }
 
-/// Connections that are tried all the time, and what came of them.
-struct Load<'a> {
-    broker: &'a Broker<'a>,
-    over: AtomicBool,
-    published: Mutex<Option<Issued>>,
-    accepted: Mutex<BTreeMap<&'static str, usize>>,
-    refused: Mutex<Vec<String>>,
-}
-
-impl<'a> Load<'a> {
-    fn new(broker: &'a Broker<'a>) -> Self {
-        Self {
-            broker,
-            over: AtomicBool::new(false),
-            published: Mutex::default(),
-            accepted: Mutex::default(),
-            refused: Mutex::default(),
-        }
-    }
-
-    fn end(&self) {
-        self.over.store(true, Ordering::SeqCst);
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
-    }
-
-    /// Hands a certificate to those who wait for one.
-    fn publish(&self, issued: Issued) {
-        *lock(&self.published) = Some(issued);
-    }
-
-    fn published(&self) -> Option<Issued> {
-        lock(&self.published).clone()
-    }
-
-    /// Connects again and again, once there is a way to log in.
-    async fn dial(&self, what: &'static str, login: impl AsyncFn() -> Option<Login>) {
-        lock(&self.accepted).insert(what, 0);
-        while !self.is_over() {
-            if let Some(login) = login().await {
-                match self.broker.connect(login).await {
-                    Ok(connection) => {
-                        *lock(&self.accepted).entry(what).or_default() += 1;
-                        let _ = connection.close(200, "enough".into()).await;
-                    }
-                    Err(why) => lock(&self.refused).push(format!("{what}: {why}")),
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// Gives the broker the files that the API server holds, and has it read them.
-    async fn follow_files(&self) {
-        while !self.is_over() {
-            self.broker.refresh_files().await;
-            clear_cache(self.broker).await;
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-    }
-
-    async fn until_each_has(&self, count: usize) {
-        let before = lock(&self.accepted).clone();
-        let enough = || {
-            let now = lock(&self.accepted).clone();
-            let few = now.iter().find(|(what, now)| **now < before[*what] + count);
-            few.map_or(Ok(()), |few| Err(format!("{few:?} of {now:?}")))
-        };
-        let playground = self.broker.instance.playground;
-        playground
-            .eventually("everybody has connected again", STEP, async || enough())
+/// Deletes request `old`, the last that needs the old CA, while the agent of `new` connects.
+async fn old_ca_retires(space: &Space<'_>, broker: &Broker<'_>, new: &Agent, with_new: &Issued) {
+    // The owner of the last old certificate renews, as far as this CA is concerned.
+    let steady = broker
+        .connect(login(new, &with_new.chain, &with_new.ca))
+        .await
+        .unwrap();
+    let load = Load::new(broker);
+    let retirement = async {
+        space.delete("old").await;
+        space.gone("old").await;
+        dies_at_the_next_write(space.playground, "retire").await;
+        broker
+            .instance
+            .condition(ROTATING, "False", Some("Completed"), STEP)
             .await;
-    }
-
-    fn assert_none_refused(&self) {
-        let refused = lock(&self.refused);
-        let accepted = lock(&self.accepted);
-        println!("{accepted:?}");
-        assert!(
-            refused.is_empty(),
-            "refused: {refused:#?}; accepted: {accepted:?}"
-        );
-    }
+        load.until_each_has(5).await;
+        load.end();
+    };
+    tokio::join!(
+        retirement,
+        load.follow_files(),
+        load.dial("new certificate, current bundle", async || {
+            let bundle = bundle(space, "new").await;
+            Some(login(new, &with_new.chain, &bundle))
+        }),
+    );
+    load.assert_none_refused();
+    assert!(steady.status().connected(), "an open connection was ended");
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Deletes the Secret of the CA; request `two` is denied then, and `late` approved.
+async fn signs_nothing_without_its_secret(
+    space: &Space<'_>,
+    broker: &Broker<'_>,
+    two: &Agent,
+    of_two: &Issued,
+    late: &Agent,
+) {
+    let instance = &broker.instance;
+    let trusted = authority(instance).await.bundle;
+    broker.refresh_files().await;
+    clear_cache(broker).await;
+    let last = broker
+        .connect(login(two, &of_two.chain, &trusted))
+        .await
+        .unwrap();
+    let secrets = Api::<Secret>::namespaced(space.playground.admin(), &space.namespace);
+    secrets
+        .delete("own-ca", &DeleteParams::default())
+        .await
+        .unwrap();
+    annotate(instance, "example.org/look", "3").await;
+    instance
+        .condition(
+            "CertificateAuthorityReady",
+            "False",
+            Some("SecretNotFound"),
+            SOON,
+        )
+        .await;
+    instance.condition("BrokerReady", "True", None, SOON).await;
+    space.file("late", instance, &late.csr).await;
+    space.approve("late").await;
+    space
+        .says("late", "Issued", "CertificateAuthorityNotReady")
+        .await;
+    assert!(last.status().connected());
+    space.deny("two", "not any more").await;
+    space
+        .playground
+        .eventually("the denied agent is disconnected", SOON, async || {
+            let connected = last.status().connected();
+            (!connected)
+                .then_some(())
+                .ok_or("it is connected".to_owned())
+        })
+        .await;
 }
 
 /// The operator is killed before its next write of the CAs, and after the write that then is made.

@@ -4,7 +4,13 @@ use super::identity::{Conflict, Ruling, Standing};
 use crate::pki::{CheckedRequest, Rejection};
 use jiff::Timestamp;
 use std::time::Duration;
-use volttron_crds::{Phase, VolttronCertRequest};
+use volttron_crds::{DecisionHow, Phase, VolttronCertRequest};
+
+/// The reason of condition `Issued` of a request that waits for an administrator and for nothing
+/// else.
+pub const WAITING_FOR_APPROVAL: &str = "WaitingForApproval";
+/// The reason of [`Waiting::Conflict`].
+pub const IDENTITY_CONFLICT: &str = "IdentityConflict";
 
 /// What was observed of a request and of the world around it.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +125,7 @@ impl Waiting {
             Self::Namespace { .. } => "NamespaceNotAllowed",
             Self::Room(_) => "TooManyPending",
             Self::RequesterRoom(_) => "TooManyPendingOfRequester",
-            Self::Conflict(_) => "IdentityConflict",
+            Self::Conflict(_) => IDENTITY_CONFLICT,
             Self::Revocation(_) => "RevocationNotEnforced",
             Self::Secret(_) => "SecretExists",
         }
@@ -178,9 +184,10 @@ pub fn decide(observed: Observed<'_>) -> Step<'_> {
         // An issued certificate stays: while the broker is away, when its namespace is shut out,
         // and when the annotation is taken away, which is no denial.
         _ if is_out => Step::Keep(checked),
-        _ if observed.shut_out.is_some() => Step::Pend(observed.shut_out.cloned()),
+        _ if observed.shut_out.is_some() => pend_or_lapse(observed, observed.shut_out.cloned()),
         (Some(_), _) if standing.is_blocked() => {
-            Step::Pend(standing.conflict.clone().map(Waiting::Conflict))
+            let conflict = standing.conflict.clone().map(Waiting::Conflict);
+            pend_or_lapse(observed, conflict)
         }
         (Some(approved), None) => Step::Issue(approved, checked),
         (Some(approved), Some(obstacle)) => Step::Hold(approved, obstacle),
@@ -189,16 +196,24 @@ pub fn decide(observed: Observed<'_>) -> Step<'_> {
 }
 
 fn undecided(observed: Observed<'_>) -> Step<'_> {
-    if lapses_at(observed.request, observed.pending_life).is_some_and(|at| at <= observed.now) {
-        return Step::Lapse;
-    }
     let conflict = observed.standing.conflict.clone().map(Waiting::Conflict);
     let first = observed
         .obstacle
         .filter(|waiting| waiting.is_for_instance())
         .or(observed.crowded_out)
         .cloned();
-    Step::Pend(first.or(conflict))
+    pend_or_lapse(observed, first.or(conflict))
+}
+
+/// A request waits for so long and no longer, unless an administrator wants it.
+fn pend_or_lapse(observed: Observed<'_>, waiting: Option<Waiting>) -> Step<'_> {
+    let ruling = observed.standing.ruling.as_ref();
+    let is_wanted = ruling.is_some_and(|ruling| ruling.how == DecisionHow::Manual);
+    let lapses = lapses_at(observed.request, observed.pending_life);
+    if !is_wanted && lapses.is_some_and(|at| at <= observed.now) {
+        return Step::Lapse;
+    }
+    Step::Pend(waiting)
 }
 
 /// When an undecided request has waited for too long.

@@ -6,7 +6,9 @@ mod decide;
 mod identity;
 
 pub use annotation::verdict;
-pub use decide::{Observed, Step, Waiting, decide, lapses_at};
+pub use decide::{
+    IDENTITY_CONFLICT, Observed, Step, WAITING_FOR_APPROVAL, Waiting, decide, lapses_at,
+};
 pub use identity::{
     APPROVAL_ENDED, Conflict, Ruling, Standing, gives_access, removable_at, standing,
 };

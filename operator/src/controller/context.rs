@@ -114,6 +114,16 @@ impl Context {
         }
     }
 
+    /// Whether everything that a decision on a request is made from has been read.
+    pub(super) fn is_filled(&self) -> bool {
+        let caches = [
+            &self.instances_filled,
+            &self.requests_filled,
+            &self.namespaces.filled,
+        ];
+        caches.into_iter().all(Filled::is_set)
+    }
+
     /// The instance a request is for, as far as it is known, and what an approved request would
     /// wait for.
     pub(super) fn survey(

@@ -72,6 +72,7 @@ pub(super) struct Metrics {
     pub(super) revoked: Family<OfInstance, Gauge>,
     pub(super) list_number: Family<OfInstance, Gauge>,
     pub(super) list_enforced: Family<OfInstance, Gauge>,
+    pub(super) rotating: Family<OfInstance, Gauge>,
 }
 
 impl Default for Metrics {
@@ -92,6 +93,7 @@ impl Default for Metrics {
             revoked: Family::default(),
             list_number: Family::default(),
             list_enforced: Family::default(),
+            rotating: Family::default(),
         };
         let registry = &mut metrics.registry;
         register_leader(registry, true);
@@ -132,13 +134,18 @@ impl Default for Metrics {
             metrics.authority_not_after.clone(),
         );
         registry.register(
+            "ca_rotating",
+            "1 while the CA is being replaced",
+            metrics.rotating.clone(),
+        );
+        registry.register(
             "requests",
             "Certificate requests, by instance and phase",
             metrics.requests.clone(),
         );
         registry.register(
             "certificate_earliest_not_after_timestamp_seconds",
-            "End of the life of the issued certificate that ends first, in seconds since 1970",
+            "When the first agent will be without a valid certificate, in seconds since 1970",
             metrics.earliest_not_after.clone(),
         );
         registry.register(
@@ -197,6 +204,7 @@ impl Metrics {
             &self.revoked,
             &self.list_number,
             &self.list_enforced,
+            &self.rotating,
         ] {
             gauges.remove(labels);
         }

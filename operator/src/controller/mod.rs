@@ -136,6 +136,7 @@ async fn lead(
         cached(Api::<VolttronCertRequest>::all(client.clone()), {
             let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
             move |event| {
+                room.observe(event);
                 for gone in identities.observe(event, &triggers) {
                     room.leave(&gone, &triggers);
                 }

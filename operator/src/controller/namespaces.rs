@@ -1,6 +1,7 @@
 //! The labels of namespaces, for `spec.requests.allowedNamespaces`.
 
 use super::context::Context;
+use super::filled::Filled;
 use crate::approval::Waiting;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
@@ -9,7 +10,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ type Labels = BTreeMap<String, String>;
 #[derive(Default)]
 pub(super) struct Namespaces {
     labels: Mutex<HashMap<String, Labels>>,
+    /// Whether those of all namespaces are known.
+    pub(super) filled: Filled,
 }
 
 impl Namespaces {
@@ -43,20 +46,25 @@ impl Namespaces {
                  namespace, or have the instance allow this one"
             }
             AllowedNamespaces::Selected { selector } => {
-                match Selector::try_from(selector.clone()) {
-                    Ok(selector) if selector.matches(&self.labels_of(namespace)) => return None,
-                    Ok(_) => {
+                match (
+                    Selector::try_from(selector.clone()),
+                    self.labels_of(namespace),
+                ) {
+                    (Ok(selector), Some(labels)) if selector.matches(&labels) => return None,
+                    // To a selector such as NotIn, no labels are as good as the right ones.
+                    (Ok(_), None) => "the labels of the namespace are not known yet",
+                    (Ok(_), Some(_)) => {
                         "its spec.requests.allowedNamespaces.selector does not match the \
                          namespace's labels: label the namespace, or change the selector"
                     }
-                    Err(_) => {
+                    (Err(_), _) => {
                         "its spec.requests.allowedNamespaces.selector is no label selector: mend it"
                     }
                 }
             }
             AllowedNamespaces::Unreadable(_) => {
                 "its spec.requests.allowedNamespaces cannot be read: it must be Same, All or \
-                 {selector: ...}"
+                 {selector: ...} with matchLabels and matchExpressions, and nothing else"
             }
         };
         Some(Waiting::Namespace {
@@ -66,8 +74,8 @@ impl Namespaces {
         })
     }
 
-    fn labels_of(&self, namespace: &str) -> Labels {
-        self.lock().get(namespace).cloned().unwrap_or_default()
+    fn labels_of(&self, namespace: &str) -> Option<Labels> {
+        self.lock().get(namespace).cloned()
     }
 
     /// Returns whether the labels are others than before.
@@ -88,19 +96,32 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
         .default_backoff()
         .take_until(stop.cancelled_owned());
     let mut events = pin!(events);
+    let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::InitApply(namespace) | Event::Apply(namespace)) => {
-                if context.namespaces.observed(&namespace) {
-                    look_again(&context, &namespace.name_any());
-                }
+            Ok(Event::InitApply(namespace)) => {
+                listed.insert(namespace.name_any());
+                observe(&context, &namespace);
             }
+            Ok(Event::Apply(namespace)) => observe(&context, &namespace),
             Ok(Event::Delete(namespace)) => {
                 context.namespaces.lock().remove(&namespace.name_any());
             }
-            Ok(Event::Init | Event::InitDone) => {}
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitDone) => {
+                let listed = std::mem::take(&mut listed);
+                let namespaces = &context.namespaces;
+                namespaces.lock().retain(|name, _| listed.contains(name));
+                namespaces.filled.set();
+            }
             Err(error) => warn!(kind = "Namespace", %error, "watch interrupted; it is resumed"),
         }
+    }
+}
+
+fn observe(context: &Context, namespace: &PartialObjectMeta<Namespace>) {
+    if context.namespaces.observed(namespace) {
+        look_again(context, &namespace.name_any());
     }
 }
 

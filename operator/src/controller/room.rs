@@ -1,13 +1,15 @@
 //! Room for requests that wait for a decision: bounded for each instance, and for each requester, so
 //! that nobody buries the requests of others.
 
+use super::context::instance_of;
 use super::triggers::Triggers;
-use crate::approval::Waiting;
+use crate::approval::{IDENTITY_CONFLICT, WAITING_FOR_APPROVAL, Waiting};
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use std::collections::{BTreeMap, HashMap};
+use kube::runtime::watcher::Event;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use volttron_crds::{RequestsSpec, VolttronCertRequest, VolttronInstance};
+use volttron_crds::{Phase, RequestsSpec, VolttronCertRequest, VolttronInstance};
 
 type Reference = ObjectRef<VolttronCertRequest>;
 
@@ -19,10 +21,12 @@ pub(super) struct Room(Arc<Mutex<Inner>>);
 struct Inner {
     instances: HashMap<ObjectRef<VolttronInstance>, Places>,
     known: HashMap<Reference, Guest>,
+    /// Whether those that had a place before the controller started have it again.
+    is_open: bool,
 }
 
 /// A request that has a place or waits for one.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Guest {
     instance: ObjectRef<VolttronInstance>,
     requester: String,
@@ -34,7 +38,7 @@ type Turn = (Timestamp, String);
 
 #[derive(Default)]
 struct Places {
-    seated: HashMap<Reference, String>,
+    seated: HashSet<Reference>,
     seated_of: HashMap<String, usize>,
     /// Those that wait, by requester.
     queues: BTreeMap<String, BTreeMap<Turn, Reference>>,
@@ -51,7 +55,7 @@ impl Places {
     fn seat(&mut self, reference: Reference, guest: &Guest) {
         self.unqueue(guest);
         *self.seated_of.entry(guest.requester.clone()).or_default() += 1;
-        self.seated.insert(reference, guest.requester.clone());
+        self.seated.insert(reference);
     }
 
     fn queue(&mut self, reference: Reference, guest: &Guest) {
@@ -68,11 +72,10 @@ impl Places {
         }
     }
 
-    /// Returns whether a place became free.
-    fn leave(&mut self, reference: &Reference, guest: &Guest) -> bool {
+    fn leave(&mut self, reference: &Reference, guest: &Guest) {
         self.unqueue(guest);
-        if self.seated.remove(reference).is_none() {
-            return false;
+        if !self.seated.remove(reference) {
+            return;
         }
         if let Some(count) = self.seated_of.get_mut(&guest.requester) {
             *count -= 1;
@@ -80,7 +83,10 @@ impl Places {
                 self.seated_of.remove(&guest.requester);
             }
         }
-        true
+    }
+
+    fn is_empty(&self) -> bool {
+        self.seated.is_empty() && self.queues.is_empty()
     }
 
     fn refusal(&self, requester: &str) -> Option<Waiting> {
@@ -107,59 +113,45 @@ impl Places {
 }
 
 impl Room {
-    /// Takes a place for an undecided request, or says why there is none. One that had a place
-    /// before the controller started, as its status tells, has it still.
+    /// Follows the first list of a watch: a request that had a place before the controller started,
+    /// as its status tells, has it again before any other can take it.
+    pub(super) fn observe(&self, event: &Event<VolttronCertRequest>) {
+        match event {
+            Event::InitApply(request) if had_a_place(request) => {
+                let mut inner = self.lock();
+                if !inner.is_open {
+                    let guest = Guest::of(request, &instance_of(request));
+                    inner.admit(ObjectRef::from_obj(request), guest, |_, _| None);
+                }
+            }
+            Event::InitDone => self.lock().is_open = true,
+            _ => {}
+        }
+    }
+
+    /// Takes a place for an undecided request, or says why there is none.
     pub(super) fn enter(
         &self,
         request: &VolttronCertRequest,
         instance: &ObjectRef<VolttronInstance>,
         spec: &RequestsSpec,
     ) -> Option<Waiting> {
-        let reference = ObjectRef::from_obj(request);
-        let created = request.metadata.creation_timestamp.as_ref();
-        let guest = Guest {
-            instance: instance.clone(),
-            requester: request.spec.requester.clone(),
-            turn: (
-                created.map_or(Timestamp::MAX, |at| at.0),
-                request.metadata.uid.clone().unwrap_or_default(),
-            ),
-        };
-        let had_one = request.status.as_ref().is_some_and(|status| {
-            let issued = status.conditions.iter().find(|it| it.type_ == "Issued");
-            issued.is_some_and(|it| !it.reason.starts_with("TooManyPending"))
-        });
-        let mut inner = self.lock();
-        inner.known.insert(reference.clone(), guest.clone());
-        let places = inner.instances.entry(instance.clone()).or_default();
-        places.limits = Limits {
+        let guest = Guest::of(request, instance);
+        let limits = Limits {
             all: spec.max_pending,
             of_requester: spec.max_pending_per_requester,
         };
-        if places.seated.contains_key(&reference) {
-            return None;
-        }
-        let refusal = places.refusal(&guest.requester).filter(|_| !had_one);
-        if refusal.is_some() {
-            places.queue(reference, &guest);
-        } else {
-            places.seat(reference, &guest);
-        }
-        refusal
+        self.lock()
+            .admit(ObjectRef::from_obj(request), guest, |places, guest| {
+                places.limits = limits;
+                places.refusal(&guest.requester)
+            })
     }
 
     /// Gives the place of a request up, and has the next one look again.
     pub(super) fn leave(&self, reference: &Reference, triggers: &Triggers) {
-        let mut inner = self.lock();
-        let Some(guest) = inner.known.remove(reference) else {
-            return;
-        };
-        let Some(places) = inner.instances.get_mut(&guest.instance) else {
-            return;
-        };
-        if places.leave(reference, &guest)
-            && let Some(next) = places.next()
-        {
+        // Also where the one that leaves had no place: it may have been invited to a free one.
+        if let Some(next) = self.lock().dismiss(reference) {
             triggers.request(next);
         }
     }
@@ -169,12 +161,77 @@ impl Room {
     }
 }
 
+impl Inner {
+    /// Gives a place, unless it has one or is refused.
+    fn admit(
+        &mut self,
+        reference: Reference,
+        guest: Guest,
+        refusal: impl FnOnce(&mut Places, &Guest) -> Option<Waiting>,
+    ) -> Option<Waiting> {
+        // Another request of the same name was here, and its deletion was missed.
+        if self.known.get(&reference).is_some_and(|it| *it != guest) {
+            self.dismiss(&reference);
+        }
+        let places = self.instances.entry(guest.instance.clone()).or_default();
+        let refusal = refusal(places, &guest);
+        if places.seated.contains(&reference) {
+            return None;
+        }
+        if refusal.is_some() {
+            places.queue(reference.clone(), &guest);
+        } else {
+            places.seat(reference.clone(), &guest);
+        }
+        self.known.insert(reference, guest);
+        refusal
+    }
+
+    /// Returns who should look for a place now.
+    fn dismiss(&mut self, reference: &Reference) -> Option<Reference> {
+        let guest = self.known.remove(reference)?;
+        let places = self.instances.get_mut(&guest.instance)?;
+        places.leave(reference, &guest);
+        let next = places.next();
+        if places.is_empty() {
+            self.instances.remove(&guest.instance);
+        }
+        next
+    }
+}
+
+impl Guest {
+    fn of(request: &VolttronCertRequest, instance: &ObjectRef<VolttronInstance>) -> Self {
+        let created = request.metadata.creation_timestamp.as_ref();
+        Self {
+            instance: instance.clone(),
+            requester: request.spec.requester.clone(),
+            turn: (
+                created.map_or(Timestamp::MAX, |at| at.0),
+                request.metadata.uid.clone().unwrap_or_default(),
+            ),
+        }
+    }
+}
+
+/// Whether status tells of a request that waits for a decision and for nothing else.
+fn had_a_place(request: &VolttronCertRequest) -> bool {
+    let conditions = request.status.as_ref().map(|status| &status.conditions);
+    let issued = conditions
+        .into_iter()
+        .flatten()
+        .find(|it| it.type_ == "Issued");
+    let waits_for_a_decision = issued
+        .is_some_and(|it| matches!(it.reason.as_str(), WAITING_FOR_APPROVAL | IDENTITY_CONFLICT));
+    request.phase() == Some(Phase::Pending) && waits_for_a_decision
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::controller::triggers;
     use futures::{FutureExt, StreamExt};
-    use volttron_crds::VolttronCertRequestSpec;
+    use volttron_crds::{VolttronCertRequestSpec, VolttronCertRequestStatus, set_condition};
 
     fn request(number: i64, requester: &str) -> VolttronCertRequest {
         let spec = VolttronCertRequestSpec {
@@ -215,9 +272,88 @@ mod tests {
         assert_eq!(next, Some(ObjectRef::from_obj(&b[1])), "a has two already");
         assert_eq!(enter(&b[1]), None);
         room.leave(&ObjectRef::from_obj(&a[2]), &triggers);
-        assert_eq!(invited.next().now_or_never(), None, "no place became free");
+        assert_eq!(invited.next().now_or_never(), None, "nobody waits");
         room.leave(&ObjectRef::from_obj(&a[0]), &triggers);
         room.leave(&ObjectRef::from_obj(&a[0]), &triggers);
         assert_eq!(invited.next().now_or_never(), None, "nobody waits any more");
+    }
+
+    fn waiting(number: i64, requester: &str, reason: &str) -> VolttronCertRequest {
+        let mut request = request(number, requester);
+        let mut conditions = Vec::new();
+        let now = Timestamp::UNIX_EPOCH;
+        set_condition(
+            &mut conditions,
+            "Issued",
+            false.into(),
+            reason,
+            "",
+            None,
+            now,
+        );
+        request.status = Some(VolttronCertRequestStatus {
+            phase: Some(Phase::Pending),
+            conditions,
+            ..VolttronCertRequestStatus::default()
+        });
+        request.spec.instance_ref.name = "central".into();
+        request
+    }
+
+    #[test]
+    fn places_survive_a_restart_and_what_waited_for_something_else_had_none() {
+        let (room, instance) = (Room::default(), ObjectRef::new("central").within("default"));
+        let spec = RequestsSpec {
+            max_pending: 2,
+            ..RequestsSpec::default()
+        };
+        let seated = waiting(5, "a", WAITING_FOR_APPROVAL);
+        let conflict = waiting(6, "b", IDENTITY_CONFLICT);
+        let others: Vec<_> = ["TooManyPending", "NamespaceNotAllowed", "InstanceNotFound"]
+            .into_iter()
+            .zip(1..)
+            .map(|(reason, number)| waiting(number, "c", reason))
+            .collect();
+        room.observe(&Event::Init);
+        for request in others.iter().chain([&seated, &conflict]) {
+            room.observe(&Event::InitApply(request.clone()));
+        }
+        room.observe(&Event::InitDone);
+        let late = waiting(7, "d", WAITING_FOR_APPROVAL);
+        room.observe(&Event::InitApply(late.clone()));
+        for request in others.iter().chain([&late]) {
+            assert_eq!(
+                room.enter(request, &instance, &spec),
+                Some(Waiting::Room(2))
+            );
+        }
+        for request in [&seated, &conflict] {
+            assert_eq!(room.enter(request, &instance, &spec), None);
+        }
+    }
+
+    #[test]
+    fn a_request_made_anew_under_the_same_name_leaves_nothing_of_the_first_behind() {
+        let (room, instance) = (Room::default(), ObjectRef::new("central").within("default"));
+        let (triggers, _, _) = triggers::channels();
+        let spec = RequestsSpec {
+            max_pending_per_requester: 1,
+            ..RequestsSpec::default()
+        };
+        let first = request(1, "a");
+        let mut second = request(2, "b");
+        second.metadata.name.clone_from(&first.metadata.name);
+        assert_eq!(room.enter(&first, &instance, &spec), None);
+        assert_eq!(room.enter(&second, &instance, &spec), None);
+        assert_eq!(room.enter(&request(3, "a"), &instance, &spec), None);
+        assert!(room.enter(&request(4, "b"), &instance, &spec).is_some());
+        for number in [3, 4] {
+            let requester = if number == 3 { "a" } else { "b" };
+            let reference = ObjectRef::from_obj(&request(number, requester));
+            room.leave(&reference, &triggers);
+        }
+        room.leave(&ObjectRef::from_obj(&second), &triggers);
+        let inner = room.lock();
+        assert!(inner.known.is_empty() && inner.instances.is_empty());
     }
 }

@@ -192,6 +192,48 @@ fn what_waits_too_long_lapses_and_can_be_approved_all_the_same() {
 }
 
 #[test]
+fn what_is_shut_out_or_in_conflict_lapses_unless_an_administrator_wants_it() {
+    let ok = Ok(checked());
+    let shut = Waiting::Room(1);
+    let created: Timestamp = "2026-05-25T12:00:00Z".parse().unwrap();
+    for (shut_out, conflict) in [(Some(&shut), None), (None, Some(conflict()))] {
+        for (word, auto, lapses) in [
+            (None, AutoApproval::Never, true),
+            (None, AutoApproval::Always, true),
+            (Some("approved"), AutoApproval::Never, false),
+        ] {
+            let mut old = request(word, Some(Phase::Pending), None);
+            old.metadata.creation_timestamp = Some(
+                k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created),
+            );
+            let mut standing = standing(&old, &[], auto);
+            standing.conflict.clone_from(&conflict);
+            let step = decide(Observed {
+                request: &old,
+                checked: &ok,
+                standing: &standing,
+                shut_out,
+                crowded_out: None,
+                obstacle: None,
+                pending_life: Duration::from_hours(168),
+                now: now(),
+            });
+            let what = format!("{word:?} {auto:?} {shut_out:?}: {step:?}");
+            assert_eq!(step == Step::Lapse, lapses, "{what}");
+            assert!(lapses || matches!(step, Step::Pend(Some(_))), "{what}");
+        }
+    }
+}
+
+fn conflict() -> Conflict {
+    Conflict {
+        requester: "another".into(),
+        request: "plant/another".into(),
+        bound: true,
+    }
+}
+
+#[test]
 fn limits_hold_back_what_is_new_and_take_nothing_away() {
     let ok = Ok(checked());
     let full = Waiting::Room(3);

@@ -364,6 +364,15 @@ fn what_came_to_nothing_goes_after_a_while_and_decisions_stay() {
         ..VolttronCertRequestStatus::default()
     });
     assert_eq!(removable(&failed, &[]), Some(at(3 + 3600)));
+    // Its condition says so since it expired.
+    let mut lapsed = failed.clone();
+    let status = lapsed.status.as_mut().unwrap();
+    status.phase = Some(Phase::Expired);
+    status.conditions.clear();
+    let holds = ConditionStatus::False;
+    let conditions = &mut status.conditions;
+    set_condition(conditions, "Issued", holds, "Test", "", None, at(7));
+    assert_eq!(removable(&lapsed, &[]), Some(at(7 + 3600)));
     let with_identity = recorded_as(
         filed(5, "a"),
         Phase::Denied,

@@ -27,10 +27,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use rotate::Rotation;
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
-use volttron_crds::{Phase, VolttronInstance, VolttronInstanceStatus, well_known};
+use volttron_crds::{
+    Phase, VolttronCertRequest, VolttronInstance, VolttronInstanceStatus, well_known,
+};
 
 /// How often an instance that is fine is compared with what it should be.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -148,6 +151,11 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
         Some(held) => rotate::advance(instance, &instance_name, held, context, now).await?,
         None => Rotation::Resting(None),
     };
+    context
+        .metrics
+        .rotating
+        .get_or_create(&labels_of(instance))
+        .set(i64::from(!matches!(rotation, Rotation::Resting(_))));
     let observed = status::Observed {
         authorities: &found,
         rotation: &rotation,
@@ -298,6 +306,8 @@ fn measure(
             .authority_not_after
             .get_or_create(&labels)
             .set(not_after.as_second());
+    } else {
+        metrics.authority_not_after.remove(&labels);
     }
     let reference = ObjectRef::from_obj(instance);
     let (number, enforced, revoked) = context.revocations.of(&reference, context).numbers();
@@ -308,14 +318,7 @@ fn measure(
         .get_or_create(&labels)
         .set(i64::try_from(revoked).unwrap_or(i64::MAX));
     let requests = context.requests_for(&reference);
-    let ends = requests
-        .iter()
-        .filter(|request| request.phase() == Some(Phase::Issued));
-    let ends = ends.filter_map(|request| {
-        let not_after = request.status.as_ref()?.not_after.as_deref()?;
-        not_after.parse::<Timestamp>().ok()
-    });
-    if let Some(earliest) = ends.min() {
+    if let Some(earliest) = earliest_end(&requests) {
         let gauge = metrics.earliest_not_after.get_or_create(&labels);
         gauge.set(earliest.as_second());
     } else {
@@ -339,6 +342,25 @@ fn measure(
             })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+/// When the first of the identities will be without a valid certificate. One that was renewed has
+/// several, and the last one counts.
+fn earliest_end(requests: &[Arc<VolttronCertRequest>]) -> Option<Timestamp> {
+    let mut ends = HashMap::<(&str, &str), Timestamp>::new();
+    for request in requests {
+        let status = request.status.as_ref();
+        let Some(status) = status.filter(|_| request.phase() == Some(Phase::Issued)) else {
+            continue;
+        };
+        let not_after = status.not_after.as_deref().and_then(|it| it.parse().ok());
+        let (Some(name), Some(end)) = (status.common_name.as_deref(), not_after) else {
+            continue;
+        };
+        let last = ends.entry((name, &request.spec.requester)).or_insert(end);
+        *last = end.max(*last);
+    }
+    ends.into_values().min()
 }
 
 fn labels_of(instance: &VolttronInstance) -> OfInstance {

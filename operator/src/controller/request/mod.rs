@@ -29,12 +29,16 @@ use status::Basis;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
-use volttron_crds::{AutoApproval, Phase, RequestsSpec, VolttronCertRequest};
+use volttron_crds::{
+    AutoApproval, DecisionHow, Phase, RequestsSpec, VolttronCertRequest, VolttronInstance,
+};
 
 /// How soon a reconcile that met a newer object is run again.
 const CONFLICT_RETRY: Duration = Duration::from_millis(200);
 /// The longest sleep until something runs out; clocks may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_hours(6);
+/// How soon a request looks whether the caches have been filled.
+const FILL_RETRY: Duration = Duration::from_millis(100);
 /// How soon a request looks whether its instance, which is being deleted, is gone.
 const DELETION_RETRY: Duration = Duration::from_secs(2);
 /// How soon a request looks again for what should be there by then without a watch telling.
@@ -48,6 +52,11 @@ pub(super) async fn reconcile(
     request: Arc<VolttronCertRequest>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
+    // A controller that has just started would find that the instance does not exist, that there
+    // are no others for the name, or that no namespace is allowed.
+    if !context.is_filled() {
+        return Ok(Action::requeue(FILL_RETRY));
+    }
     let again = if request.metadata.deletion_timestamp.is_some() {
         end::forget(&request, &context).await?;
         None
@@ -79,6 +88,8 @@ pub(super) fn on_error(
 
 /// What is known of a request when it is reconciled.
 struct Survey {
+    /// The instance, unless it is being deleted.
+    instance: Option<Arc<VolttronInstance>>,
     runtime: Option<Arc<InstanceRuntime>>,
     obstacle: Option<Waiting>,
     checked: Result<CheckedRequest, Rejection>,
@@ -90,6 +101,8 @@ struct Survey {
 
 impl Survey {
     fn of(request: &VolttronCertRequest, context: &Context) -> Self {
+        let instance = context.instances.get(&instance_of(request));
+        let instance = instance.filter(|it| it.metadata.deletion_timestamp.is_none());
         let (runtime, obstacle) = context.survey(request);
         let checked = check(request, runtime.as_deref());
         let peers = checked.as_ref().map_or_else(
@@ -101,6 +114,7 @@ impl Survey {
             .map_or(AutoApproval::Never, |runtime| runtime.approval.auto);
         let standing = approval::standing(request, &peers, auto);
         Self {
+            instance,
             runtime,
             obstacle,
             checked,
@@ -120,10 +134,15 @@ impl Survey {
     }
 
     fn requests(&self) -> RequestsSpec {
-        self.runtime
+        self.instance
             .as_ref()
-            .map(|runtime| runtime.requests.clone())
+            .map(|instance| instance.spec.requests.clone())
             .unwrap_or_default()
+    }
+
+    /// Whether the instance is there and nothing is known of its CA and broker yet.
+    fn is_early(&self) -> bool {
+        self.instance.is_some() && self.runtime.is_none()
     }
 }
 
@@ -133,6 +152,11 @@ async fn advance(
     context: &Context,
 ) -> Result<Option<Duration>, Error> {
     let survey = Survey::of(request, context);
+    let waits = request.phase() == Some(Phase::Pending) && survey.standing.ruling.is_none();
+    if survey.is_early() && survey.checked.is_ok() && waits {
+        // What it waits for is told already. It is called when the instance is known.
+        return Ok(None);
+    }
     let again = take_step(request, &survey, context).await?;
     let Some(removable) = approval::removable_at(
         request,
@@ -168,6 +192,8 @@ async fn take_step(
         now: survey.now,
     });
     let patches = Patches::new(context, request);
+    // Then it is removed, where nobody needs it; see `advance`.
+    let kept = requests.pending_life().min(LONGEST_SLEEP);
     match step {
         Step::Fail(rejection) => {
             // What is asked for is shown even where this instance cannot give it.
@@ -177,20 +203,21 @@ async fn take_step(
             patches
                 .status(request, status::failed(basis, rejection))
                 .await?;
-            Ok(None)
+            Ok(Some(kept))
         }
         Step::Pend(waiting) => {
             let request = patches.claim(request).await?;
             let next = status::pending(survey.basis(&request), waiting.as_ref());
             patches.status(&request, next).await?;
-            let lapses = lapses_at(&request, requests.pending_life()).map(left_until);
+            let lapses = lapses_at(&request, requests.pending_life());
+            let lapses = lapses.filter(|at| *at > survey.now).map(left_until);
             let retry = waiting.as_ref().map(retry_of);
             Ok([lapses, retry].into_iter().flatten().min())
         }
         Step::Lapse => {
             let next = status::lapsed(survey.basis(request), &requests.pending_ttl);
             patches.status(request, next).await?;
-            Ok(None)
+            Ok(Some(kept))
         }
         Step::Hold(ruling, waiting) => issue::hold(request, survey, &ruling, waiting, &patches)
             .await
@@ -203,14 +230,15 @@ async fn take_step(
             let ended = end::deny(request, survey, context).await;
             let next = status::denied(survey.basis(request), &ruling, &ended);
             patches.status(request, next).await?;
-            ended.map(|()| None)
+            let stays = ruling.how == DecisionHow::Manual;
+            ended.map(|()| (!stays).then_some(kept))
         }
         Step::Expire => {
             end::release(request, survey, context).await?;
             patches
                 .status(request, status::expired(survey.basis(request)))
                 .await?;
-            Ok(None)
+            Ok(Some(kept))
         }
     }
 }
@@ -222,26 +250,31 @@ fn limits(
     context: &Context,
 ) -> (Option<Waiting>, Option<Waiting>) {
     let reference = ObjectRef::from_obj(request);
-    let Some(runtime) = &survey.runtime else {
+    if survey.is_early() {
+        // Whether it takes a place is not known before its instance is.
+        return (None, survey.obstacle.clone());
+    }
+    if survey.instance.is_none() {
         return (None, None);
-    };
+    }
     let instance = instance_of(request);
+    let requests = survey.requests();
     let shut_out = context.namespaces.shut_out(
         &request.namespace().unwrap_or_default(),
         instance.namespace.as_deref().unwrap_or_default(),
         &instance.name,
-        &runtime.requests.allowed_namespaces,
+        &requests.allowed_namespaces,
     );
     let waits = shut_out.is_none()
         && survey.checked.is_ok()
         && survey.standing.ruling.is_none()
         && request.phase() != Some(Phase::Issued)
-        && lapses_at(request, runtime.requests.pending_life()).is_none_or(|at| at > survey.now);
+        && lapses_at(request, requests.pending_life()).is_none_or(|at| at > survey.now);
     if !waits {
         context.room.leave(&reference, &context.triggers);
         return (shut_out, None);
     }
-    let crowded_out = context.room.enter(request, &instance, &runtime.requests);
+    let crowded_out = context.room.enter(request, &instance, &requests);
     (shut_out, crowded_out)
 }
 

@@ -1,6 +1,6 @@
 //! The next status of a request. Pure.
 
-use crate::approval::{APPROVAL_ENDED, Ruling, Standing, Waiting, verdict};
+use crate::approval::{APPROVAL_ENDED, Ruling, Standing, WAITING_FOR_APPROVAL, Waiting, verdict};
 use crate::controller::error::Error;
 use crate::pki::{CheckedRequest, Rejection, SerialNumber, SignedCertificate};
 use jiff::{Timestamp, Unit};
@@ -40,7 +40,7 @@ pub(super) fn pending(basis: Basis<'_>, waiting: Option<&Waiting>) -> VolttronCe
         None => next.condition(
             "Issued",
             false,
-            "WaitingForApproval",
+            WAITING_FOR_APPROVAL,
             "an administrator has to set the annotation volttron.org/decision to approved or denied",
         ),
     }
@@ -156,6 +156,10 @@ pub(super) fn lapsed(basis: Basis<'_>, pending_ttl: &str) -> VolttronCertRequest
     next.status.phase = Some(Phase::Expired);
     next.status.decision = None;
     next.clear(&["Approved", "Denied", "Failed"]);
+    if basis.request.phase() != Some(Phase::Expired) {
+        // From now on counts how long it is kept.
+        next.clear(&["Issued"]);
+    }
     let message = format!(
         "nobody decided on it within {pending_ttl} (spec.requests.pendingTTL of the instance); \
          approve it all the same, or delete it and file a new one"
