@@ -112,11 +112,7 @@ impl Follower {
             Arc::clone(&disk),
             Arc::downgrade(rabbit),
         ));
-        Self {
-            hold: sender,
-            disk,
-            task,
-        }
+        Self { hold, disk, task }
     }
 
     /// Holds changes back, or lets them through.
