@@ -190,7 +190,7 @@ async fn remove(instance: &VolttronInstance, context: &Context) -> Result<Action
         authority::delete_own_secret(&ledger, context).await?;
         context.runtimes.remove(&reference);
         context.metrics.forget(&labels_of(instance));
-        finalizers(instance, context, &[]).await?;
+        let_go(instance, context).await?;
         info!(instance = %full_name(instance), "instance removed");
     }
     context.trigger_requests_of(&reference);
@@ -205,25 +205,40 @@ async fn claim(instance: &VolttronInstance, context: &Context) -> Result<(), Err
     {
         return Ok(());
     }
-    finalizers(instance, context, &[well_known::FINALIZER]).await
-}
-
-async fn finalizers(
-    instance: &VolttronInstance,
-    context: &Context,
-    finalizers: &[&str],
-) -> Result<(), Error> {
     let patch = json!({
         "apiVersion": VolttronInstance::api_version(&()),
         "kind": VolttronInstance::kind(&()),
         "metadata": {
-            "name": instance.name_any(), "uid": instance.uid(), "finalizers": finalizers,
+            "name": instance.name_any(), "uid": instance.uid(),
+            "finalizers": [well_known::FINALIZER],
         },
     });
     api(instance, context)
         .patch(&instance.name_any(), &parameters(), &Patch::Apply(patch))
         .await
         .attempt("write the finalizer of the instance")
+        .map(drop)
+}
+
+/// Lets the object go. Not by server-side apply, which takes nothing away that another has applied
+/// as well: an instance that was restored from a backup came with its finalizer.
+async fn let_go(instance: &VolttronInstance, context: &Context) -> Result<(), Error> {
+    let mut others = instance.finalizers().to_vec();
+    others.retain(|finalizer| finalizer != well_known::FINALIZER);
+    let patch = json!({
+        "metadata": {
+            "uid": instance.uid(), "resourceVersion": instance.resource_version(),
+            "finalizers": others,
+        },
+    });
+    api(instance, context)
+        .patch(
+            &instance.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await
+        .attempt("remove the finalizer of the instance")
         .map(drop)
 }
 

@@ -9,7 +9,7 @@ use super::Fault;
 use super::generations::{CaPair, Generations, Origin};
 use crate::controller::runtime::Authorities;
 use crate::pki::Authority;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 use std::time::Duration;
 
 /// How many names a message gives before it only counts.
@@ -262,7 +262,8 @@ fn settled(observed: &Observed<'_>, now: Timestamp) -> Settled {
         return Settled::Yes;
     }
     let left = Duration::try_from(end.duration_since(now)).unwrap_or(SOON);
-    Settled::Until(end, left)
+    // For people, who need no fractions.
+    Settled::Until(end.round(Unit::Second).unwrap_or(end), left)
 }
 
 fn is_asked(observed: &Observed<'_>) -> bool {
