@@ -72,8 +72,12 @@ impl World<'_> {
                     .certificates
                     .into_keys()
                     .filter(|it| Some(it) != current.as_ref());
-                if expected.revoked {
-                    certificates.revoked.extend(ended);
+                for serial in ended {
+                    let owner = expected.name.clone();
+                    certificates.owners.insert(serial.clone(), owner);
+                    if expected.revoked {
+                        certificates.revoked.insert(serial);
+                    }
                 }
                 certificates.current.extend(current);
                 faults.extend(
@@ -133,15 +137,19 @@ impl World<'_> {
         for (file, text) in map.data.unwrap_or_default() {
             let listed = revoked_in(&text)?;
             for missing in certificates.revoked.difference(&listed) {
-                faults.push(format!("{missing} is not on list {file}"));
+                let owner = certificates.owners.get(missing);
+                faults.push(format!("{missing} of {owner:?} is not on list {file}"));
             }
             for good in certificates.current.intersection(&listed) {
                 faults.push(format!("{good} is in use, and on list {file}"));
             }
-            let others = listed.difference(&certificates.revoked).count();
-            if others != 1 {
+            let others = listed.difference(&certificates.revoked);
+            let others: Vec<_> = others
+                .map(|serial| (serial, certificates.owners.get(serial)))
+                .collect();
+            if others.len() != 1 {
                 faults.push(format!(
-                    "list {file} has {others} entries beside what is revoked"
+                    "list {file} has beside what is revoked: {others:?}"
                 ));
             }
         }
@@ -207,6 +215,8 @@ impl World<'_> {
 struct Certificates {
     current: BTreeSet<String>,
     revoked: BTreeSet<String>,
+    /// Whose they are.
+    owners: BTreeMap<String, String>,
 }
 
 /// What a broker's user may do.

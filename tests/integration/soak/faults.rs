@@ -3,6 +3,7 @@
 use super::plan::{Fault, Outage};
 use crate::shared::Turn;
 use local_cluster::Component;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use volttron_tests::{Broker, FaultProxy, Operator, Playground, Replica};
@@ -155,6 +156,16 @@ impl<'a> Faults<'a> {
         assert!(seen < most, "an operator had {seen} KiB resident");
     }
 
+    /// Where the logs are to be found when the cluster is gone.
+    fn keep_logs(&self) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for (number, operator) in self.operators().into_iter().enumerate() {
+            let path = folder.join(format!("soak-{number}.log"));
+            println!("an operator's log: {}", path.display());
+            let _ = std::fs::write(path, operator.log());
+        }
+    }
+
     /// What was done, in a line.
     pub fn told(&self) -> String {
         let [api, etcd, broker, wiped] = &self.outages;
@@ -234,6 +245,14 @@ impl<'a> Faults<'a> {
             let peak = peak.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
             self.most_memory
                 .fetch_max(peak.unwrap_or_default(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Faults<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.keep_logs();
         }
     }
 }

@@ -2,7 +2,7 @@
 //! request of the same identity has taken its place.
 
 use super::apply::Patches;
-use super::{Survey, secret};
+use super::{Survey, secret, status};
 use crate::approval::gives_access;
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::{Attempt, Error};
@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::info;
-use volttron_crds::{Phase, VolttronCertRequest, well_known};
+use volttron_crds::{VolttronCertRequest, well_known};
 
 /// Ends the access of a denied request: its user is removed, its connections are closed, its
 /// certificate is revoked, and its Secret is deleted.
@@ -24,7 +24,7 @@ pub(super) async fn deny(
 ) -> Result<(), Error> {
     // The identity is denied as a whole, so what is remembered of it goes as well. Later on it may
     // be approved again by another request, while this one stays denied.
-    let is_new = request.phase() != Some(Phase::Denied);
+    let is_new = !status::is_out(request);
     let identity = survey.checked.as_ref().ok().filter(|_| is_new);
     let identity = identity.map(|checked| {
         let name = checked.common_name.to_string();
@@ -34,7 +34,10 @@ pub(super) async fn deny(
         release(request, survey, context),
         revoke(request, identity, Why::Denied, context),
     );
-    secret::delete(request, context).await?;
+    // What an interrupted run signed is known from the Secret alone.
+    if revoked.is_ok() || certificate_of(request).is_some() {
+        secret::delete(request, context).await?;
+    }
     released.and(revoked)
 }
 
@@ -51,6 +54,9 @@ pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> 
         peer.spec.requester != request.spec.requester || peer.metadata.deletion_timestamp.is_some()
     });
     let revocations = context.revocations.of(&instance_of(request), context);
+    if serial_of(request).is_some() && instance_is_alive(request, context) {
+        revocations.known().await?;
+    }
     let was_superseded = serial_of(request).is_some_and(|serial| revocations.is_remembered(serial));
     if instance_is_alive(request, context) {
         let identity = survey.checked.as_ref().ok().filter(|_| is_last);
@@ -66,6 +72,11 @@ pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> 
         };
         let (released, revoked) = tokio::join!(release(request, &survey, context), revoked);
         released.and(revoked)?;
+    }
+    // Kubernetes' garbage collector would do it too, but it misses an owner whose successor has the
+    // same name when its watch was cut off meanwhile; and then the Secret is in the successor's way.
+    if serial_of(request).is_some() {
+        secret::delete(request, context).await?;
     }
     Patches::new(context, request).release().await?;
     info!(request = %full_name(request), "request forgotten");

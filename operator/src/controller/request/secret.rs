@@ -142,7 +142,7 @@ pub(in crate::controller) fn is_published(
     })
 }
 
-/// Removes the Secret of a request that was denied.
+/// Removes the Secret of a request that was denied or deleted.
 pub(super) async fn delete(request: &VolttronCertRequest, context: &Context) -> Result<(), Error> {
     let api = Api::<Secret>::namespaced(
         context.client.clone(),
@@ -168,9 +168,7 @@ pub(super) async fn delete(request: &VolttronCertRequest, context: &Context) -> 
     };
     match api.delete(&name, &exactly_this).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        other => other
-            .map(drop)
-            .attempt("delete the Secret of the denied request"),
+        other => other.map(drop).attempt("delete the Secret of the request"),
     }
 }
 

@@ -96,6 +96,18 @@ pub(super) fn issued(
     next.status
 }
 
+/// Reason of condition `Issued` of a request whose denial is not carried out yet.
+const ACCESS_NOT_ENDED: &str = "AccessNotEnded";
+
+/// Whether the request is recorded as denied, and all that follows from it was done.
+pub(super) fn is_out(request: &VolttronCertRequest) -> bool {
+    let conditions = request.status.iter().flat_map(|it| &it.conditions);
+    request.phase() == Some(Phase::Denied)
+        && conditions
+            .filter(|condition| condition.type_ == "Issued")
+            .all(|condition| condition.reason != ACCESS_NOT_ENDED)
+}
+
 /// It is denied; `ended` tells whether broker user and certificate are out of the world.
 pub(super) fn denied(
     basis: Basis<'_>,
@@ -107,17 +119,21 @@ pub(super) fn denied(
     next.decide(ruling);
     next.clear(&["Failed"]);
     next.status.secret_ref = None;
-    let message = match ended {
+    let (reason, message) = match ended {
         Ok(()) => {
             next.forget_certificate();
-            "there is no certificate and no broker user".to_owned()
+            let message = "there is no certificate and no broker user";
+            ("Denied", message.to_owned())
         }
-        Err(error) => format!(
-            "the access could not be ended everywhere yet, and that is tried again: {}",
-            super::chain(error)
-        ),
+        Err(error) => {
+            let message = format!(
+                "the access could not be ended everywhere yet, and that is tried again: {}",
+                super::chain(error)
+            );
+            (ACCESS_NOT_ENDED, message)
+        }
     };
-    next.condition("Issued", false, "Denied", &message);
+    next.condition("Issued", false, reason, &message);
     next.status
 }
 

@@ -83,6 +83,8 @@ pub(super) struct Keeper {
     view: Arc<Mutex<View>>,
     publication: Option<Publication>,
     list: Option<PublishedList>,
+    /// Whether the list that was signed last is in its ConfigMap.
+    is_published: bool,
     next_trial: Instant,
     pause: Duration,
 }
@@ -104,6 +106,7 @@ impl Keeper {
             view: view.clone(),
             publication: None,
             list: None,
+            is_published: false,
             next_trial: Instant::now(),
             pause: FIRST_TRIAL,
         };
@@ -202,10 +205,11 @@ impl Keeper {
                 certificates = ledger.revoked().len(), "revocation list signed"
             );
             self.list = Some(list);
+            self.is_published = false;
             self.pause = FIRST_TRIAL;
             self.next_trial = Instant::now();
         }
-        if due || is_compared {
+        if is_compared || !self.is_published {
             self.publish().await?;
         }
         Ok(())
@@ -229,7 +233,7 @@ impl Keeper {
             .is_some_and(|list| list.number > enforced)
     }
 
-    async fn publish(&self) -> Result<(), Error> {
+    async fn publish(&mut self) -> Result<(), Error> {
         let (Some(publication), Some(list)) = (&self.publication, &self.list) else {
             return Ok(());
         };
@@ -238,8 +242,9 @@ impl Keeper {
             Api::<ConfigMap>::namespaced(self.client.clone(), &map.namespace().unwrap_or_default());
         api.patch(&map.name_any(), &parameters(), &Patch::Apply(&map))
             .await
-            .attempt("publish the revocation list")
-            .map(drop)
+            .attempt("publish the revocation list")?;
+        self.is_published = true;
+        Ok(())
     }
 
     /// Tries whether the broker refuses the canary.

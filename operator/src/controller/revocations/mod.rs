@@ -107,6 +107,17 @@ impl RevocationsOf {
         .await
     }
 
+    /// Returns when it is known what was written down.
+    ///
+    /// # Errors
+    /// [`Error::Revocation`]
+    pub(super) async fn known(&self) -> Result<(), Error> {
+        if self.view().loaded {
+            return Ok(());
+        }
+        self.revoke(Vec::new(), None, Why::Deleted).await
+    }
+
     /// Whether the certificate is out of use.
     pub(super) fn is_revoked(&self, serial: &str) -> bool {
         self.view().ledger.is_revoked(serial)
