@@ -213,7 +213,14 @@ fn a_renewal_overwrites_no_foreign_secret_either() {
             .patch("first-tls", &PatchParams::default(), &Patch::Merge(mine))
             .await
             .unwrap();
+        let look = json!({"metadata": {"annotations": {"tests/look": "again"}}});
+        space
+            .api()
+            .patch("first", &PatchParams::default(), &Patch::Merge(look))
+            .await
+            .unwrap();
         space.says("first", "Issued", "SecretExists").await;
+        assert_eq!(space.get("first").await.phase(), Some(Phase::Issued));
         let content = space.secret("first").await.unwrap().data.unwrap();
         assert_eq!(content["tls.crt"].0, b"mine");
     });

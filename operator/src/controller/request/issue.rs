@@ -76,6 +76,12 @@ pub(super) async fn issue(
         secret::Stored::Certificate(certificate) => certificate,
         secret::Stored::Foreign => {
             let taken = Waiting::Secret(request.secret_name());
+            if request.phase() == Some(Phase::Issued) {
+                // Who took the Secret's place does not end an access by that.
+                let next = status::misplaced(survey.basis(&request), &taken);
+                patches.status(&request, next).await?;
+                return Ok(HOLD_RETRY);
+            }
             return hold(&request, survey, ruling, &taken, patches).await;
         }
     };

@@ -108,6 +108,13 @@ pub(super) fn is_out(request: &VolttronCertRequest) -> bool {
             .all(|condition| condition.reason != ACCESS_NOT_ENDED)
 }
 
+/// It is issued, and its Secret is not its own any more.
+pub(super) fn misplaced(basis: Basis<'_>, taken: &Waiting) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
+    next.condition("Issued", true, taken.reason(), &taken.to_string());
+    next.status
+}
+
 /// It is denied; `ended` tells whether broker user and certificate are out of the world.
 pub(super) fn denied(
     basis: Basis<'_>,
