@@ -14,6 +14,8 @@ CLUSTER_PROGRAM := $(TARGET)/debug/cluster
 NAME    ?= default
 # Arguments of `make bench`, such as BENCH='--requests 10000 --rounds 1'.
 BENCH   ?=
+# How long the soak is, such as SOAK='SOAK_SEED=7 SOAK_ROUNDS=3'.
+SOAK    ?= SOAK_REQUESTS=200
 # A fuzz target and seconds, such as FUZZ='csr 600'; nothing takes each for a minute.
 FUZZ    ?=
 # A node without a registry takes an unqualified name such as volttron-operator:0.1.0 for this one.
@@ -49,6 +51,12 @@ bench: $(CLUSTER_PROGRAM) programs ## Measure; results are printed and written t
 .PHONY: fuzz
 fuzz: ## Let libFuzzer try what parses bytes from outside
 	tests/fuzz/run $(FUZZ)
+
+.PHONY: soak
+soak: $(CLUSTER_PROGRAM) ## Approve 200 requests at once while everything fails, and check what comes of it
+	trap '$(CLUSTER_PROGRAM) sweep' EXIT
+	cargo build --package volttron-operator
+	env $(SOAK) cargo test --package volttron-tests --test integration -- soak:: --nocapture
 
 .PHONY: lint
 lint: $(CLUSTER_PROGRAM) ## Check formatting, code, CRDs, chart and dependencies

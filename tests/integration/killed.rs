@@ -1,5 +1,7 @@
 //! The operator, killed at each of its writes.
 
+mod identity;
+
 use crate::shared::disturbed;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -287,6 +289,14 @@ impl Seen {
             values,
             tasks: [tokio::spawn(requests), tokio::spawn(secrets)],
         }
+    }
+
+    /// The serial numbers of the certificates that were seen.
+    fn serials(&self, name: &str) -> BTreeSet<String> {
+        let values = self.values.lock().unwrap();
+        let chains = values.get(&format!("certificate of {name}"));
+        let chains = chains.into_iter().flatten();
+        chains.map(|chain| serial_of(chain)).collect()
     }
 
     pub fn check(&self, name: &str) {

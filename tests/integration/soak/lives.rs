@@ -5,6 +5,7 @@ use super::PATIENCE;
 use super::plan::{Life, Pauses};
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 use tokio::sync::watch;
 use volttron_crds::{DecisionHow, Phase, VolttronCertRequest, well_known};
 use volttron_tests::{Agent, Instance, Space, encode};
@@ -70,7 +71,8 @@ impl Requester<'_> {
                 self.issued("").await;
                 self.file("-b").await;
                 self.issued("-b").await;
-                tokio::time::sleep(first).await;
+                // Which is the later one is told by the second in which they were created.
+                tokio::time::sleep(first + Duration::from_secs(2)).await;
                 self.file("-c").await;
                 self.issued("-c").await;
                 let mut superseded = self.expected("-b", End::Gone, 1..=1);
