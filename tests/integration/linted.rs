@@ -1,9 +1,10 @@
 //! Every kind of certificate from a real run, as a linter and openssl see it.
 
 use crate::shared::{central, playground};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use rcgen::{CertificateParams, KeyPair};
+use volttron_crds::Phase;
 use volttron_tests::{Agent, Finding, lint, openssl, openssl_fails, run};
 
 /// Findings that are meant to be: the certificate, the rule, and why.
@@ -33,6 +34,9 @@ fn a_linter_has_nothing_against_any_certificate() {
             }
         }
         certificates.push(("broker", server_certificate().await));
+        space.deny("ecdsa", "so that the list has an entry").await;
+        space.phase("ecdsa", Phase::Denied).await;
+        certificates.push(("list", revocation_list().await));
 
         let mut wrong = Vec::new();
         for (name, pem) in &certificates {
@@ -54,6 +58,15 @@ fn a_linter_has_nothing_against_any_certificate() {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
+}
+
+/// The revocation list, as it is published for people.
+async fn revocation_list() -> String {
+    let instance = &central().await.instance;
+    let maps = Api::<ConfigMap>::namespaced(instance.playground.admin(), &instance.namespace);
+    let name = format!("{}-crl", instance.broker_name());
+    let map = maps.get(&name).await.unwrap();
+    map.data.unwrap().remove("crl.pem").unwrap()
 }
 
 #[test]

@@ -66,7 +66,8 @@ pub fn sign_revocation_list(
     );
     let entry = |revoked: &Revoked| RevokedCertParams {
         serial_number: revoked.serial.to_rcgen(),
-        revocation_time: to_offset_date_time(revoked.at),
+        // Nothing on a list was revoked after the list was made.
+        revocation_time: to_offset_date_time(revoked.at.min(this_update)),
         reason_code: Some(match revoked.reason {
             RevocationReason::PrivilegeWithdrawn => rcgen::RevocationReason::PrivilegeWithdrawn,
             RevocationReason::CessationOfOperation => rcgen::RevocationReason::CessationOfOperation,
