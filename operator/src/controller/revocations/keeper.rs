@@ -83,7 +83,7 @@ pub(super) struct Keeper {
     view: Arc<Mutex<View>>,
     publication: Option<Publication>,
     list: Option<PublishedList>,
-    /// Whether the list that was signed last is in its ConfigMap.
+    /// Whether the list that was signed last is in its `ConfigMap`.
     is_published: bool,
     next_trial: Instant,
     pause: Duration,
