@@ -118,7 +118,9 @@ fn a_denial_survives_a_kill_at_each_write_and_so_does_the_approval_that_follows(
                         agrees(&space, broker, name, &seen.serials(name)).await
                     })
                     .await;
-                assert!(broker.has_user(&common_name(&space, name)).await, "{name}");
+                broker
+                    .user(&common_name(&space, name), true, SOON * 2)
+                    .await;
                 space.delete(name).await;
                 space.gone(name).await;
             },

@@ -136,8 +136,8 @@ impl<'a> Faults<'a> {
     pub async fn hand_over(&self) {
         let [leader, other] = self.by_lead().await;
         leader.0.terminate(TAKEN_OVER).await;
-        leader.0.start_again();
         self.leads(other.0).await;
+        leader.0.start_again();
     }
 
     /// No log tells of a panic, and neither has taken more memory than `most` KiB.

@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::info;
-use volttron_crds::{VolttronCertRequest, well_known};
+use volttron_crds::{Phase, VolttronCertRequest, well_known};
 
 /// Ends the access of a denied request: its user is removed, its connections are closed, its
 /// certificate is revoked, and its Secret is deleted.
@@ -75,7 +75,7 @@ pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> 
     }
     // Kubernetes' garbage collector would do it too, but it misses an owner whose successor has the
     // same name when its watch was cut off meanwhile; and then the Secret is in the successor's way.
-    if serial_of(request).is_some() {
+    if may_have_secret(request) {
         secret::delete(request, context).await?;
     }
     Patches::new(context, request).release().await?;
@@ -211,7 +211,7 @@ async fn left_behind(
     request: &VolttronCertRequest,
     context: &Context,
 ) -> Result<Option<Certificate>, Error> {
-    if serial_of(request).is_none() {
+    if !may_have_secret(request) {
         return Ok(None);
     }
     let chain = secret::left_behind(request, context).await?;
@@ -226,6 +226,12 @@ async fn left_behind(
         common_name: common_name.unwrap_or_default(),
         requester: request.spec.requester.clone(),
     }))
+}
+
+/// Whether a certificate may be in the Secret that status does not tell of. The API server carries
+/// a write of a controller that died out even seconds later, after the denial was recorded.
+fn may_have_secret(request: &VolttronCertRequest) -> bool {
+    serial_of(request).is_some() || request.phase() == Some(Phase::Denied)
 }
 
 fn serial_of(request: &VolttronCertRequest) -> Option<&str> {
