@@ -149,7 +149,7 @@ async fn survives_without(part: Component, outage: Duration) {
     let playground = disturbed().await;
     let broker = playground.plant().await;
     let space = playground.space(&format!("without-{}", part.name())).await;
-    let agent = Agent::new("central.outage.agent");
+    let agent = Agent::new(&format!("central.{}.agent", space.namespace));
     let issued = issue(&space, broker, "agent", &agent).await;
     let connection = broker
         .connect(Login::certificate(&agent, &issued))
@@ -192,7 +192,7 @@ async fn survives_without(part: Component, outage: Duration) {
     .await
     .unwrap();
 
-    let late = Agent::new("central.outage.late");
+    let late = Agent::new(&format!("central.{}.late", space.namespace));
     playground
         .eventually("requests can be filed again", RECOVERED, async || {
             let request = volttron_tests::encode(&late.csr);

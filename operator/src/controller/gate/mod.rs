@@ -56,7 +56,9 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
         let proof = prover.prove(&context.requests);
         let state = tokio::select! {
             () = stop.cancelled() => return,
-            fault = changes.removal() => GateState::Down(fault),
+            fault = changes.removal() => GateState::Down(format!(
+                "{fault}. To restore it: `{}`", guards::upgrade(&[], &context.namespace)
+            )),
             proof = tokio::time::timeout(PATIENCE, proof) => match proof {
                 Ok(Ok(state)) => {
                     // It tells of policies that were changed meanwhile.
