@@ -97,7 +97,7 @@ impl Size {
             seed: variable("SOAK_SEED").unwrap_or_else(|| rand::rng().random_range(0..100_000)),
             requests,
             rounds: variable("SOAK_ROUNDS").unwrap_or(1),
-            faults: variable("SOAK_FAULTS").unwrap_or(requests / 5),
+            faults: variable("SOAK_FAULTS").unwrap_or(requests / 7),
         }
     }
 
