@@ -56,9 +56,7 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
         let proof = prover.prove(&context.requests);
         let state = tokio::select! {
             () = stop.cancelled() => return,
-            fault = changes.removal() => GateState::Down(format!(
-                "{fault}. To restore it: `{}`", guards::upgrade(&[], &context.namespace)
-            )),
+            fault = changes.removal() => removed(&context, &fault),
             proof = tokio::time::timeout(PATIENCE, proof) => match proof {
                 Ok(Ok(state)) => {
                     // It tells of policies that were changed meanwhile.
@@ -80,12 +78,18 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             change = changes.next() => if let Change::Removed(fault) = change {
-                publish(&context, GateState::Down(fault));
+                publish(&context, removed(&context, &fault));
             },
             () = context.first_request.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// The state when something of the gate has just been removed, before all of it was looked at.
+fn removed(context: &Context, what: &str) -> GateState {
+    let restore = guards::upgrade(&[], &context.namespace);
+    GateState::Down(format!("{what}. To restore it: `{restore}`"))
 }
 
 /// The state when the API server does not answer: what it was, for a while.
