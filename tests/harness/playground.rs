@@ -259,7 +259,9 @@ fn install_chart(cluster: &Cluster) {
     let mut helm = cluster.helm();
     helm.args(["upgrade", "--install", "volttron-operator"])
         .arg(chart)
-        .args(["--namespace", SYSTEM, "--create-namespace"]);
+        .args(["--namespace", SYSTEM, "--create-namespace"])
+        // Another test may have made a policy by hand that this one restores.
+        .arg("--force-conflicts");
     let (installed, text) = output(&mut helm, "");
     assert!(installed, "helm cannot install the chart: {text}");
 }
