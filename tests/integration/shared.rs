@@ -32,37 +32,37 @@ const DISTURBED: usize = 2;
 
 /// A playground that nobody else has meanwhile, whose operator is behind a proxy.
 pub struct Turn {
-    slot: &'static Slot,
-    playground: &'static Playground,
-    _lock: MutexGuard<'static, ()>,
+    ground: &'static Ground,
+    slot: MutexGuard<'static, Option<&'static Ground>>,
     _permit: SemaphorePermit<'static>,
 }
 
-struct Slot {
-    playground: OnceCell<Playground>,
+/// What one test after the other has.
+struct Ground {
+    playground: Playground,
     plant: OnceCell<Broker<'static>>,
-    turn: Mutex<()>,
 }
 
 /// Waits until a playground is free that may be disturbed. Whatever the test before has left, API server and operator run.
 pub async fn disturbed() -> Turn {
     static FREE: Semaphore = Semaphore::const_new(DISTURBED);
-    static SLOTS: [Slot; DISTURBED] = [const { Slot::new() }; DISTURBED];
+    static SLOTS: [Mutex<Option<&Ground>>; DISTURBED] =
+        [const { Mutex::const_new(None) }; DISTURBED];
     let permit = FREE.acquire().await.unwrap();
-    let (slot, turn) = SLOTS
+    let mut slot = SLOTS
         .iter()
-        .find_map(|slot| Some((slot, slot.turn.try_lock().ok()?)))
+        .find_map(|slot| slot.try_lock().ok())
         .expect("as many slots as permits");
-    let playground = slot
-        .playground
-        .get_or_init(|| {
-            Playground::start(Setup {
-                proxy: true,
-                superseded_grace: Some(3),
-                ..Setup::default()
-            })
-        })
-        .await;
+    let ground = match *slot {
+        Some(ground) => ground,
+        None => slot.insert(Box::leak(Box::new(Ground::start().await))),
+    };
+    let turn = Turn {
+        ground,
+        slot,
+        _permit: permit,
+    };
+    let playground = &ground.playground;
     let cluster = playground.cluster().clone();
     tokio::task::spawn_blocking(move || {
         for part in [Component::Etcd, Component::ApiServer] {
@@ -81,20 +81,19 @@ pub async fn disturbed() -> Turn {
         playground.operator().resume();
     }
     playground.operator().wait_ready().await;
-    Turn {
-        slot,
-        playground,
-        _lock: turn,
-        _permit: permit,
-    }
+    turn
 }
 
-impl Slot {
-    const fn new() -> Self {
+impl Ground {
+    async fn start() -> Self {
+        let setup = Setup {
+            proxy: true,
+            superseded_grace: Some(3),
+            ..Setup::default()
+        };
         Self {
-            playground: OnceCell::const_new(),
+            playground: Playground::start(setup).await,
             plant: OnceCell::const_new(),
-            turn: Mutex::const_new(()),
         }
     }
 }
@@ -102,12 +101,13 @@ impl Slot {
 impl Turn {
     /// The broker of an instance `central` in this playground; the instance is Ready.
     pub async fn plant(&self) -> &'static Broker<'static> {
+        let playground = &self.ground.playground;
         let start = async || {
-            let namespace = self.playground.namespace("plant").await;
-            let instance = self.playground.instance(&namespace, "central", json!({}));
+            let namespace = playground.namespace("plant").await;
+            let instance = playground.instance(&namespace, "central", json!({}));
             instance.await.start_broker(Base::Machine).await
         };
-        let broker = self.slot.plant.get_or_init(start).await;
+        let broker = self.ground.plant.get_or_init(start).await;
         broker.instance.ready().await;
         broker
     }
@@ -117,6 +117,16 @@ impl Deref for Turn {
     type Target = Playground;
 
     fn deref(&self) -> &Playground {
-        self.playground
+        &self.ground.playground
+    }
+}
+
+impl Drop for Turn {
+    /// What a test that failed has left is nobody's: one failure is to be seen as one.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.ground.playground.operator().kill();
+            *self.slot = None;
+        }
     }
 }

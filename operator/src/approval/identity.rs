@@ -97,10 +97,7 @@ pub fn standing(
     peers: &[Arc<VolttronCertRequest>],
     auto: AutoApproval,
 ) -> Standing {
-    let own = Group::of(
-        &request.spec.requester,
-        std::iter::once(request).chain(peers.iter().map(AsRef::as_ref)),
-    );
+    let own = Group::around(request, peers);
     let ruling = own.ruling(request, auto);
     let conflict = conflict(request, &own, ruling.as_ref(), peers);
     Standing { ruling, conflict }
@@ -109,16 +106,20 @@ pub fn standing(
 /// Whether `request` gives its common name access to the broker, as far as recorded: it was issued,
 /// and neither it nor its identity was denied since.
 #[must_use]
-pub fn gives_access(request: &VolttronCertRequest, peers: &[Arc<VolttronCertRequest>]) -> bool {
+fn gives_access(request: &VolttronCertRequest, peers: &[Arc<VolttronCertRequest>]) -> bool {
     if request.phase() != Some(Phase::Issued) || is_going(request) {
         return false;
     }
-    Group::of(
-        &request.spec.requester,
-        std::iter::once(request).chain(peers.iter().map(AsRef::as_ref)),
-    )
-    .denial_of(request)
-    .is_none()
+    Group::around(request, peers).denial_of(request).is_none()
+}
+
+/// Those of `requests`, all for one common name, that give it access to the broker.
+pub fn with_access(
+    requests: &[Arc<VolttronCertRequest>],
+) -> impl Iterator<Item = &Arc<VolttronCertRequest>> {
+    requests
+        .iter()
+        .filter(|request| gives_access(request, requests))
 }
 
 /// When `request` may be removed because nobody needs it any more: superseded by a later one of the
@@ -131,10 +132,7 @@ pub fn removable_at(
     grace: std::time::Duration,
     keep: std::time::Duration,
 ) -> Option<Timestamp> {
-    let own = Group::of(
-        &request.spec.requester,
-        std::iter::once(request).chain(peers.iter().map(AsRef::as_ref)),
-    );
+    let own = Group::around(request, peers);
     let status = request.status.as_ref()?;
     let decided = verdict(request);
     if decided.as_ref().is_some_and(|verdict| !verdict.approved) || own.is_carrier(request) {
@@ -196,6 +194,14 @@ enum Denial<'a> {
 }
 
 impl<'a> Group<'a> {
+    /// The group of `request`, which need not be among `peers`.
+    fn around(request: &'a VolttronCertRequest, peers: &'a [Arc<VolttronCertRequest>]) -> Self {
+        Self::of(
+            &request.spec.requester,
+            std::iter::once(request).chain(peers.iter().map(AsRef::as_ref)),
+        )
+    }
+
     fn of(requester: &str, requests: impl Iterator<Item = &'a VolttronCertRequest>) -> Self {
         Self {
             members: requests

@@ -10,5 +10,5 @@ pub use decide::{
     IDENTITY_CONFLICT, Observed, Step, WAITING_FOR_APPROVAL, Waiting, decide, lapses_at,
 };
 pub use identity::{
-    APPROVAL_ENDED, Conflict, Ruling, Standing, gives_access, removable_at, standing,
+    APPROVAL_ENDED, Conflict, Ruling, Standing, removable_at, standing, with_access,
 };

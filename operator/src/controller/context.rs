@@ -13,7 +13,7 @@ use super::room::Room;
 use super::runtime::{InstanceRuntime, Runtimes};
 use super::secrets::SecretIndex;
 use super::triggers::Triggers;
-use crate::approval::{Waiting, gives_access};
+use crate::approval::{Waiting, with_access};
 use crate::leadership::Leadership;
 use jiff::SignedDuration;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -152,26 +152,26 @@ impl Context {
                 )),
             );
         };
-        let obstacle = match (
-            &runtime.authority,
-            &runtime.broker_fault,
-            &*self.gate.borrow(),
-        ) {
-            (Err(fault), _, _) => Some(Waiting::Authority(fault.clone())),
-            (_, Some(fault), _) => Some(Waiting::Broker(fault.clone())),
-            (_, _, GateState::Stands) => None,
-            (_, _, GateState::Unproven) => {
-                Some(Waiting::Gate("it has not been proven yet".to_owned()))
-            }
-            (_, _, GateState::Untried) => {
-                self.first_request.notify_one();
-                Some(Waiting::Gate(
-                    "it is being tried on this request".to_owned(),
-                ))
-            }
-            (_, _, GateState::Down(fault)) => Some(Waiting::Gate(fault.clone())),
+        let obstacle = match (&runtime.authority, &runtime.broker_fault) {
+            (Err(fault), _) => Some(Waiting::Authority(fault.clone())),
+            (_, Some(fault)) => Some(Waiting::Broker(fault.clone())),
+            _ => self.without_gate(),
         };
         (Some(runtime), obstacle)
+    }
+
+    /// Why nothing may be signed now, unless the approval gate stands.
+    pub(super) fn without_gate(&self) -> Option<Waiting> {
+        let why = match &*self.gate.borrow() {
+            GateState::Stands => return None,
+            GateState::Unproven => "it has not been proven yet".to_owned(),
+            GateState::Untried => {
+                self.first_request.notify_one();
+                "it is being tried on this request".to_owned()
+            }
+            GateState::Down(fault) => fault.clone(),
+        };
+        Some(Waiting::Gate(why))
     }
 
     /// The requests for an instance.
@@ -212,17 +212,8 @@ impl Context {
             }
         }
         let with_access = |(name, group): (&str, Vec<Arc<VolttronCertRequest>>)| {
-            let mut oldest_first: Vec<_> = group.iter().collect();
-            oldest_first.sort_by_key(|request| request.creation_timestamp());
             // A name that two requesters have got somehow is the first one's.
-            let holder = oldest_first.into_iter().find(|request| {
-                let peers: Vec<_> = group
-                    .iter()
-                    .filter(|peer| peer.uid() != request.uid())
-                    .cloned()
-                    .collect();
-                gives_access(request, &peers)
-            })?;
+            let holder = with_access(&group).min_by_key(|request| request.creation_timestamp())?;
             Some((name.parse().ok()?, holder.spec.requester.clone()))
         };
         by_name.into_iter().filter_map(with_access).collect()

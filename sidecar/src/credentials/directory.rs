@@ -66,8 +66,11 @@ impl Directory {
     /// Takes the directory if it is in memory.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let stat = statfs(path).map_err(|error| failed("look at", path, error.into()))?;
-        // The field's type differs from one platform to the next; the magic numbers have 32 bits.
-        #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+        #[allow(
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast,
+            reason = "the field's type differs from one platform to the next; the magic numbers have 32 bits"
+        )]
         let kind = stat.f_type as u64 & 0xffff_ffff;
         if kind != TMPFS && kind != RAMFS {
             return Err(DirectoryError::OnDisk(path.to_owned()));

@@ -3,7 +3,7 @@
 
 use super::apply::Patches;
 use super::{Survey, secret, status};
-use crate::approval::gives_access;
+use crate::approval::with_access;
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::{Attempt, Error};
 use crate::controller::events::full_name;
@@ -12,6 +12,7 @@ use crate::revocation::{Certificate, Why};
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use std::sync::Arc;
 use tracing::info;
 use volttron_crds::{Phase, VolttronCertRequest, well_known};
 
@@ -25,11 +26,7 @@ pub(super) async fn deny(
     // The identity is denied as a whole, so what is remembered of it goes as well. Later on it may
     // be approved again by another request, while this one stays denied.
     let is_new = !status::is_out(request);
-    let identity = survey.checked.as_ref().ok().filter(|_| is_new);
-    let identity = identity.map(|checked| {
-        let name = checked.common_name.to_string();
-        (name, request.spec.requester.clone())
-    });
+    let identity = identity_of(request, survey).filter(|_| is_new);
     let (released, revoked) = tokio::join!(
         release(request, survey, context),
         revoke(request, identity, Why::Denied, context),
@@ -59,11 +56,7 @@ pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> 
     }
     let was_superseded = serial_of(request).is_some_and(|serial| revocations.is_remembered(serial));
     if instance_is_alive(request, context) {
-        let identity = survey.checked.as_ref().ok().filter(|_| is_last);
-        let identity = identity.map(|checked| {
-            let name = checked.common_name.to_string();
-            (name, request.spec.requester.clone())
-        });
+        let identity = identity_of(request, &survey).filter(|_| is_last);
         let revoked = async {
             if was_superseded && !is_last {
                 return Ok(());
@@ -149,16 +142,9 @@ pub(super) async fn release(
             };
         }
     };
-    let needed = survey.peers.iter().any(|peer| {
-        let others: Vec<_> = survey
-            .peers
-            .iter()
-            .filter(|other| other.uid() != peer.uid())
-            .cloned()
-            .chain([std::sync::Arc::new(request.clone())])
-            .collect();
-        gives_access(peer, &others)
-    });
+    let mut all = survey.peers.clone();
+    all.push(Arc::new(request.clone()));
+    let needed = with_access(&all).any(|other| other.uid() != request.uid());
     users
         .release(
             checked.common_name.clone(),
@@ -192,6 +178,15 @@ async fn revoke(
         .of(&instance_of(request), context)
         .revoke(certificates, identity, why)
         .await
+}
+
+/// Common name and requester, where the signing request can be read.
+fn identity_of(request: &VolttronCertRequest, survey: &Survey) -> Option<(String, String)> {
+    let checked = survey.checked.as_ref().ok()?;
+    Some((
+        checked.common_name.to_string(),
+        request.spec.requester.clone(),
+    ))
 }
 
 /// The certificate that the request's status records.

@@ -2,7 +2,7 @@
 
 use super::apply::Patches;
 use super::{HOLD_RETRY, Survey, left_until, retry_of, secret, status};
-use crate::approval::{Ruling, Waiting, gives_access};
+use crate::approval::{Ruling, Waiting, with_access};
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::Error;
 use crate::controller::runtime::InstanceRuntime;
@@ -63,6 +63,13 @@ pub(super) async fn issue(
     }
     // It is never closed, so that there is always a permit in the end.
     let _permit = context.writes.acquire().await;
+    if let (None, Some(waiting)) = (&recorded, context.without_gate()) {
+        // It went while the broker took its time.
+        if request.phase() == Some(Phase::Issued) {
+            return Ok(HOLD_RETRY);
+        }
+        return hold(&request, survey, ruling, &waiting, patches).await;
+    }
     let profile = LeafProfile {
         life: life_of(&request, runtime),
         // No web address serves the list yet.
@@ -141,12 +148,8 @@ fn unenforced(
     survey: &Survey,
     context: &Context,
 ) -> Option<Waiting> {
-    let others = |peer: &std::sync::Arc<VolttronCertRequest>| {
-        let mut others = survey.peers.clone();
-        others.retain(|other| other.uid() != peer.uid());
-        gives_access(peer, &others)
-    };
-    if request.phase() == Some(Phase::Issued) || survey.peers.iter().any(others) {
+    let in_use = with_access(&survey.peers).next().is_some();
+    if request.phase() == Some(Phase::Issued) || in_use {
         return None;
     }
     context
