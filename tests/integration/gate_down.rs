@@ -5,10 +5,10 @@ use futures::future::join_all;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use volttron_crds::{Phase, VolttronCertRequest};
-use volttron_tests::{Agent, Broker, Instance, SOON, Space, run};
+use volttron_tests::{Agent, Broker, Instance, Playground, SOON, Setup, Space, run};
 
 /// After everything is back, within this it works again.
 const RECOVERED: Duration = Duration::from_secs(90);
@@ -172,6 +172,54 @@ fn a_controller_that_may_approve_proves_nothing() {
         assert!(space.secret("agent").await.is_none());
         kubectl(&playground, &["delete", "clusterrolebinding", mighty]).await;
         space.issued_within("agent", RECOVERED).await;
+    });
+}
+
+/// To decide on a request as it is decided already is no decision, and is let through.
+#[test]
+fn a_decision_that_the_controller_has_not_seen_yet_is_not_taken_for_a_hole() {
+    run(async {
+        let setup = Setup {
+            proxy: true,
+            ..Setup::default()
+        };
+        let playground = Playground::start(setup).await;
+        let space = playground.space("unseen").await;
+        let instance = playground
+            .instance(&space.namespace, "central", json!({}))
+            .await;
+        let agent = Agent::new("central.unseen.agent");
+        space.file("agent", &instance, &agent.csr).await;
+        space.phase("agent", Phase::Pending).await;
+        let requests = "/apis/volttron.org/v1alpha1/volttroncertrequests";
+        playground.proxy().refuse(&[requests]);
+        playground.proxy().cut();
+        space.approve("agent").await;
+        let tried = || {
+            let log = playground.operator().log();
+            let states = log
+                .lines()
+                .filter_map(|line| line.split_once("gate was tried state="));
+            states
+                .map(|(_, state)| state.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let before = tried().len();
+        // A change of a policy has it tried at once.
+        let label = ["label", POLICY, GATE, "tried=again"];
+        let (labelled, text) = playground.kubectl(&label, "").await;
+        assert!(labelled, "{text}");
+        playground
+            .eventually("the gate is tried", RECOVERED, async || {
+                match tried().len() {
+                    now if now >= before + 2 => Ok(()),
+                    now => Err(format!("{now} times")),
+                }
+            })
+            .await;
+        assert_eq!(space.get("agent").await.phase(), Some(Phase::Pending));
+        let later = tried().split_off(before);
+        assert!(later.iter().all(|state| state == "Stands"), "{later:?}");
     });
 }
 

@@ -74,6 +74,7 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
             GateState::Stands | GateState::Untried if last_proof.elapsed() < RETRY => INTERVAL,
             _ => RETRY,
         };
+        debug!(?state, "the approval gate was tried");
         publish(&context, state);
         tokio::select! {
             () = stop.cancelled() => return,

@@ -183,7 +183,13 @@ impl Prover {
             // The next trial is on another request, perhaps in another namespace.
             self.round = self.round.wrapping_add(1);
             let (name, namespace) = (request.name_any(), request.namespace().unwrap_or_default());
-            let refusal = Api::<VolttronCertRequest>::namespaced(self.client.clone(), &namespace)
+            let api = Api::<VolttronCertRequest>::namespaced(self.client.clone(), &namespace);
+            // The cache may not know yet of a decision, and to write the same one again is no
+            // decision: it would be let through.
+            let Some(request) = if_found(api.get(&name).await)? else {
+                continue;
+            };
+            let refusal = api
                 .patch(&name, &dry_patch(), &Patch::Merge(flipped(&request)))
                 .await
                 .map(drop);
@@ -261,7 +267,7 @@ fn has_room(request: &VolttronCertRequest) -> bool {
         < MOST_ANNOTATED
 }
 
-/// The opposite of the decision that stands.
+/// The opposite of the decision that stands, as long as the request is as it is.
 fn flipped(request: &VolttronCertRequest) -> serde_json::Value {
     let stands = request
         .annotations()
@@ -272,7 +278,10 @@ fn flipped(request: &VolttronCertRequest) -> serde_json::Value {
     } else {
         "approved"
     };
-    json!({"metadata": {"annotations": {well_known::DECISION: other}}})
+    json!({"metadata": {
+        "resourceVersion": request.resource_version(),
+        "annotations": {well_known::DECISION: other},
+    }})
 }
 
 /// What came of a trial that should be refused.
@@ -282,7 +291,7 @@ enum Trial {
     Refused,
     /// Nothing has refused it.
     Accepted(String),
-    /// What it was tried on is not there any more.
+    /// What it was tried on has changed or is not there any more.
     Gone,
     /// Something else has refused it.
     Inconclusive(String),
