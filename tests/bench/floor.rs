@@ -123,28 +123,47 @@ impl Broker {
     }
 
     async fn import(&self, load: &Load, indices: &[usize]) -> anyhow::Result<()> {
-        let users: Vec<Value> = indices
+        let names: Vec<String> = indices
             .iter()
-            .map(|index| {
+            .map(|index| load.common_name(*index))
+            .collect();
+        let users: Vec<Value> = names
+            .iter()
+            .map(|name| {
                 json!({
-                    "name": load.common_name(*index), "password_hash": "",
+                    "name": name, "password_hash": "",
                     "hashing_algorithm": "rabbit_password_hashing_sha256",
                     "tags": ["volttron-agent"],
                 })
             })
             .collect();
-        let permissions: Vec<Value> = indices
+        let topics: Vec<Value> = names
             .iter()
-            .map(|index| {
-                let user = load.common_name(*index);
-                let own = format!("^({user}|{user}\\.pubsub\\..*|{user}\\.zmq\\..*|amq\\..*|volttron)$");
-                json!({"user": user, "vhost": "volttron", "configure": own, "write": own, "read": own})
+            .map(|name| {
+                let write = format!("^(__pubsub__\\..+|[^.]+\\.{name})$");
+                let read = format!("^(__pubsub__\\..+|{name})$");
+                json!({"user": name, "vhost": "volttron", "exchange": "volttron", "write": write, "read": read})
             })
             .collect();
+        let permissions: Vec<Value> = names
+            .iter()
+            .map(|name| {
+                let own = format!("^({name}(\\.pubsub\\..+)?|amq\\.gen-.+|volttron)$");
+                json!({"user": name, "vhost": "volttron", "configure": own, "write": own, "read": own})
+            })
+            .collect();
+        // Who has permissions and no topic permissions may bind anything; RabbitMQ imports the
+        // former first.
+        self.post(json!({"users": users, "topic_permissions": topics}))
+            .await?;
+        self.post(json!({"permissions": permissions})).await
+    }
+
+    async fn post(&self, definitions: Value) -> anyhow::Result<()> {
         self.http
             .post(format!("{}/api/definitions", self.address))
             .basic_auth("volttron-operator", Some(&self.password))
-            .json(&json!({"users": users, "permissions": permissions}))
+            .json(&definitions)
             .send()
             .await?
             .error_for_status()

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use volttron_crds::CommonName;
 
-/// At most so many users go into one import.
-const BATCH: usize = 512;
+/// At most so many users go into one import. RabbitMQ spends some forty milliseconds on any, and
+/// what waits for a large one waits long.
+const BATCH: usize = 256;
 
 /// What came of a call.
 enum Outcome {

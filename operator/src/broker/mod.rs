@@ -22,7 +22,7 @@ pub use management::ManagementClient;
 pub use permissions::{Permissions, TopicPermissions};
 pub use probe::{ClientPair, Probe, RefusedBy, probe};
 pub use pulse::watch_pulse;
-pub use users::{Repaired, UserKeeper, UserKeeperHandle};
+pub use users::{Awaited, Ensured, Repaired, UserKeeper, UserKeeperHandle};
 
 /// The operator's own RabbitMQ user. No certificate is ever signed for this name.
 pub const MANAGEMENT_USER: &str = "volttron-operator";

@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use volttron_crds::CommonName;
 
-/// How long a request waits for a broker that is slow. It holds a place meanwhile that requests of
-/// all instances share; what it asked for goes on without it.
+/// How long an answer is waited for. What was asked for goes on without whoever asked.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the answer about a user is waited for before whoever asked may do something else: as
+/// long as a broker takes that has nothing else to do.
+const SHORTLY: Duration = Duration::from_millis(100);
 
 /// The error of a call, shared by all that waited for it.
 pub type SharedError = Arc<ManagementError>;
@@ -51,6 +53,44 @@ pub struct Repaired {
     pub removed: usize,
 }
 
+/// What came of asking for a user.
+#[derive(Debug)]
+#[must_use]
+pub enum Ensured {
+    /// The user is on the broker.
+    Present,
+    /// The broker takes its time: the answer is still to come.
+    Asked(Awaited),
+}
+
+/// An answer that is still to come.
+#[derive(Debug)]
+pub struct Awaited {
+    answer: oneshot::Receiver<Result<(), SharedError>>,
+    address: String,
+}
+
+impl Awaited {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// As [`UserKeeperHandle::ensure`], and [`ManagementError::Slow`] where it takes long.
+    pub async fn answer(self) -> Result<(), SharedError> {
+        let Self { answer, address } = self;
+        match timeout(PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(|_| stopped(&address))?,
+            Err(_) => Err(Arc::new(ManagementError::Slow(address))),
+        }
+    }
+}
+
+fn stopped(address: &str) -> SharedError {
+    Arc::new(ManagementError::Unreachable {
+        address: address.to_owned(),
+        detail: "its keeper has been replaced; this is tried again".to_owned(),
+    })
+}
+
 /// Starts the task that keeps the users of one broker.
 pub struct UserKeeper;
 
@@ -78,26 +118,35 @@ pub struct UserKeeperHandle {
 }
 
 impl UserKeeperHandle {
-    /// Sees that `name` may log in, on behalf of `holder` (a request's UID) of `requester`. Returns
-    /// when the user is on the broker. The claim stays, also after an error, until it is released.
+    /// Sees that `name` may log in, on behalf of `holder` (a request's UID) of `requester`. The
+    /// claim stays, also after an error, until it is released.
     ///
     /// # Errors
     /// [`ManagementError::ClaimedByAnother`], [`ManagementError::ForeignUser`] and
-    /// [`ManagementError::UnusableName`] where the name is not to be had, [`ManagementError::Slow`]
-    /// where it takes long, others where the broker could not be changed.
+    /// [`ManagementError::UnusableName`] where the name is not to be had, others where the broker
+    /// could not be changed.
     pub async fn ensure(
         &self,
         name: CommonName,
         requester: String,
         holder: String,
-    ) -> Result<(), SharedError> {
-        let order = self.order(|done| Order::Ensure {
+    ) -> Result<Ensured, SharedError> {
+        let order = |done| Order::Ensure {
             name,
             requester,
             holder,
             done,
-        });
-        self.patiently(order).await
+        };
+        let mut answer = self.send(order).await?;
+        match timeout(SHORTLY, &mut answer).await {
+            Ok(answer) => answer
+                .map_err(|_| stopped(&self.address))?
+                .map(|()| Ensured::Present),
+            Err(_) => Ok(Ensured::Asked(Awaited {
+                answer,
+                address: self.address.clone(),
+            })),
+        }
     }
 
     /// Gives up `holder`'s claim on `name`. The user is removed, and its connections are closed,
@@ -159,14 +208,17 @@ impl UserKeeperHandle {
     }
 
     async fn order<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, SharedError> {
+        let answer = self.send(order).await?;
+        answer.await.map_err(|_| stopped(&self.address))?
+    }
+
+    async fn send<T>(
+        &self,
+        order: impl FnOnce(Answer<T>) -> Order,
+    ) -> Result<oneshot::Receiver<Result<T, SharedError>>, SharedError> {
         let (done, answer) = oneshot::channel();
-        let stopped = || {
-            Arc::new(ManagementError::Unreachable {
-                address: self.address.clone(),
-                detail: "its keeper has been replaced; this is tried again".to_owned(),
-            })
-        };
-        self.orders.send(order(done)).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        let sent = self.orders.send(order(done)).await;
+        sent.map_err(|_| stopped(&self.address))?;
+        Ok(answer)
     }
 }

@@ -1,6 +1,6 @@
 //! What makes a reconcile fail and be tried again.
 
-use crate::broker::ManagementError;
+use crate::broker::{Awaited, ManagementError};
 use std::sync::Arc;
 
 /// A failure that is tried again with backoff. What a user has to mend is a condition instead.
@@ -21,6 +21,9 @@ pub(super) enum Error {
     /// The broker could not be changed.
     #[error("the broker could not be changed")]
     Broker(#[source] Arc<ManagementError>),
+    /// The broker takes its time; the reconcile goes on when it has answered.
+    #[error("the broker takes its time")]
+    AtBroker(Awaited),
     /// The broker cannot be reached, as the reconcile of its instance has found.
     #[error("the broker is away: {0}")]
     BrokerAway(String),
@@ -53,7 +56,7 @@ impl Error {
         match self {
             Self::Kubernetes { .. } => "kubernetes",
             Self::Conflict => "conflict",
-            Self::Broker(_) | Self::BrokerAway(_) => "broker",
+            Self::Broker(_) | Self::AtBroker(_) | Self::BrokerAway(_) => "broker",
             Self::Revocation(_) | Self::ListFull(_) | Self::List(_) | Self::LedgerUnreadable(_) => {
                 "revocation"
             }

@@ -3,6 +3,7 @@
 use super::apply::Patches;
 use super::{HOLD_RETRY, Survey, left_until, retry_of, secret, status};
 use crate::approval::{Ruling, Waiting, with_access};
+use crate::broker::{Ensured, UserKeeperHandle};
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::Error;
 use crate::controller::runtime::InstanceRuntime;
@@ -47,19 +48,13 @@ pub(super) async fn issue(
     }
     let request = patches.claim(request).await?;
     let (request, serial, recorded) = numbered(request, checked, survey, runtime, patches).await?;
-    let ensured = users
-        .ensure(
-            checked.common_name.clone(),
-            request.spec.requester.clone(),
-            request.uid().unwrap_or_default(),
-        )
-        .await;
-    if let Err(error) = ensured {
-        if !error.is_about_the_name() {
-            return Err(Error::Broker(error));
+    match admitted(&request, checked, users).await {
+        Ok(()) => {}
+        Err(Error::Broker(error)) if error.is_about_the_name() => {
+            let taken = Waiting::UserName(error.to_string());
+            return hold(&request, survey, ruling, &taken, patches).await;
         }
-        let taken = Waiting::UserName(error.to_string());
-        return hold(&request, survey, ruling, &taken, patches).await;
+        Err(error) => return Err(error),
     }
     // It is never closed, so that there is always a permit in the end.
     let _permit = context.writes.acquire().await;
@@ -119,14 +114,7 @@ pub(super) async fn keep(
     let status = request.status.as_ref().ok_or(Error::Incomplete("status"))?;
     if let Some(runtime) = &survey.runtime {
         if let (Some(users), None) = (&runtime.users, &runtime.broker_fault) {
-            users
-                .ensure(
-                    checked.common_name.clone(),
-                    request.spec.requester.clone(),
-                    request.uid().unwrap_or_default(),
-                )
-                .await
-                .map_err(Error::Broker)?;
+            admitted(request, checked, users).await?;
         }
         // Also while nothing may be signed.
         if let (Some(authorities), Some(chain)) = (&runtime.authorities, &status.certificate) {
@@ -138,6 +126,25 @@ pub(super) async fn keep(
         .as_deref()
         .and_then(|text| text.parse().ok());
     Ok(ends.map(left_until))
+}
+
+/// Sees that the request's user is on the broker.
+async fn admitted(
+    request: &VolttronCertRequest,
+    checked: &CheckedRequest,
+    users: &UserKeeperHandle,
+) -> Result<(), Error> {
+    let ensured = users
+        .ensure(
+            checked.common_name.clone(),
+            request.spec.requester.clone(),
+            request.uid().unwrap_or_default(),
+        )
+        .await;
+    match ensured.map_err(Error::Broker)? {
+        Ensured::Present => Ok(()),
+        Ensured::Asked(awaited) => Err(Error::AtBroker(awaited)),
+    }
 }
 
 /// Whether a revoked certificate of the same name would come in together with this one. Where

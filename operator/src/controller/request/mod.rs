@@ -17,7 +17,7 @@ use super::events::full_name;
 use super::identities::Name;
 use super::runtime::InstanceRuntime;
 use crate::approval::{self, Observed, Standing, Step, Waiting, decide, lapses_at};
-use crate::broker::MANAGEMENT_USER;
+use crate::broker::{Awaited, MANAGEMENT_USER};
 use crate::pki::{self, CheckedRequest, Origin, Rejection};
 use apply::Patches;
 use jiff::{SignedDuration, Timestamp};
@@ -61,7 +61,17 @@ pub(super) async fn reconcile(
         end::forget(&request, &context).await?;
         None
     } else {
-        advance(&request, &context).await?
+        match advance(&request, &context).await {
+            Err(Error::AtBroker(answer)) => {
+                tokio::spawn(go_on(
+                    ObjectRef::from_obj(request.as_ref()),
+                    answer,
+                    context,
+                ));
+                return Ok(Action::requeue(HOLD_RETRY));
+            }
+            advanced => advanced?,
+        }
     };
     context.succeeded(&full_name(request.as_ref()));
     context.metrics.reconciled("VolttronCertRequest", "ok");
@@ -74,16 +84,36 @@ pub(super) fn on_error(
     error: &Error,
     context: Arc<Context>,
 ) -> Action {
+    Action::requeue(put_off(&full_name(request.as_ref()), error, &context))
+}
+
+/// How long to wait before the next try.
+fn put_off(name: &str, error: &Error, context: &Context) -> Duration {
     context
         .metrics
         .reconciled("VolttronCertRequest", error.label());
     if matches!(error, Error::Conflict) {
-        return Action::requeue(CONFLICT_RETRY);
+        return CONFLICT_RETRY;
     }
-    let name = full_name(request.as_ref());
-    let delay = context.backoff(&name);
+    let delay = context.backoff(name);
     warn!(request = %name, error = %chain(error), ?delay, "reconcile failed; it is tried again");
-    Action::requeue(delay)
+    delay
+}
+
+/// Goes on with a request when its broker has answered. It holds no place meanwhile: many requests
+/// go into one call of a broker, and one that hangs delays no others.
+async fn go_on(request: ObjectRef<VolttronCertRequest>, answer: Awaited, context: Arc<Context>) {
+    match answer.answer().await {
+        Err(error) if !error.is_about_the_name() => {
+            let namespace = request.namespace.as_deref().unwrap_or_default();
+            let name = format!("{namespace}/{}", request.name);
+            let delay = put_off(&name, &Error::Broker(error), &context);
+            tokio::time::sleep(delay).await;
+        }
+        // The reconcile finds the answer.
+        _ => {}
+    }
+    context.triggers.request(request);
 }
 
 /// What is known of a request when it is reconciled.
