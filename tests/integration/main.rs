@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod linted;
 mod manifests;
+mod metrics;
 mod observed;
 mod outages;
 mod own_ca;

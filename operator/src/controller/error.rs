@@ -48,17 +48,52 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// A short word for metrics.
-    pub(super) fn label(&self) -> &'static str {
+    /// What failed, for metrics.
+    pub(super) fn failing(&self) -> Failing {
         match self {
-            Self::Kubernetes { .. } => "kubernetes",
-            Self::Conflict => "conflict",
-            Self::Broker(_) | Self::BrokerAway(_) => "broker",
+            Self::Kubernetes { .. } => Failing::Kubernetes,
+            Self::Conflict => Failing::Conflict,
+            Self::Broker(_) | Self::BrokerAway(_) => Failing::Broker,
             Self::Revocation(_) | Self::ListFull(_) | Self::List(_) | Self::LedgerUnreadable(_) => {
-                "revocation"
+                Failing::Revocation
             }
-            Self::Sign(_) => "sign",
-            Self::Incomplete(_) => "incomplete",
+            Self::Sign(_) => Failing::Sign,
+            Self::Incomplete(_) => Failing::Incomplete,
+        }
+    }
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failing {
+    Kubernetes,
+    Conflict,
+    Broker,
+    Revocation,
+    Sign,
+    Incomplete,
+}
+
+impl Failing {
+    /// All there are.
+    pub(super) const ALL: [Self; 6] = [
+        Self::Kubernetes,
+        Self::Conflict,
+        Self::Broker,
+        Self::Revocation,
+        Self::Sign,
+        Self::Incomplete,
+    ];
+
+    /// A short word for metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Conflict => "conflict",
+            Self::Broker => "broker",
+            Self::Revocation => "revocation",
+            Self::Sign => "sign",
+            Self::Incomplete => "incomplete",
         }
     }
 }

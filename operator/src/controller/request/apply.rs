@@ -3,6 +3,7 @@
 use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
+use super::super::metrics::how;
 use super::status::SIGNING;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
@@ -10,8 +11,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tracing::info;
 use volttron_crds::{
-    Condition, Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus,
-    well_known,
+    Condition, Decision, Phase, VolttronCertRequest, VolttronCertRequestStatus, well_known,
 };
 
 /// Writes one request.
@@ -170,7 +170,7 @@ impl<'a> Patches<'a> {
             carried_by = decision.request.as_deref().unwrap_or_default(),
             "decision"
         );
-        self.context.metrics.decided(word, how);
+        self.context.metrics.counts.decided(!denied, decision.how);
         let events = &self.context.events;
         if denied {
             events.warning(
@@ -196,14 +196,6 @@ fn message(conditions: &[Condition], kind: &str) -> String {
 fn reason<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a str> {
     let condition = conditions.iter().find(|condition| condition.type_ == kind);
     condition.map(|condition| condition.reason.as_str())
-}
-
-fn how(how: DecisionHow) -> &'static str {
-    match how {
-        DecisionHow::Manual => "manual",
-        DecisionHow::Renewal => "renewal",
-        DecisionHow::Policy => "policy",
-    }
 }
 
 /// The pod that waits for this request. Only a service account of the same namespace may name one,

@@ -7,10 +7,9 @@ use crate::controller::context::{Context, instance_of};
 use crate::controller::error::Error;
 use crate::controller::runtime::InstanceRuntime;
 use crate::pki::{self, CheckedRequest, LeafProfile, SerialNumber, SignedCertificate};
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use volttron_crds::{Phase, VolttronCertRequest};
 
 /// Says that an approved request waits for something else.
@@ -21,6 +20,7 @@ pub(super) async fn hold(
     waiting: &Waiting,
     patches: &Patches<'_>,
 ) -> Result<Duration, Error> {
+    patches.context().approvals.since(request);
     let request = patches.claim(request).await?;
     let next = status::held(survey.basis(&request), ruling, waiting);
     patches.status(&request, next).await?;
@@ -36,6 +36,11 @@ pub(super) async fn issue(
     patches: &Patches<'_>,
 ) -> Result<Duration, Error> {
     let context = patches.context();
+    let approved_since = match request.phase() {
+        // Another certificate for one that had been issued.
+        Some(Phase::Issued) => Instant::now(),
+        _ => context.approvals.since(request),
+    };
     let Some(runtime) = &survey.runtime else {
         return Ok(HOLD_RETRY);
     };
@@ -99,12 +104,8 @@ pub(super) async fn issue(
     let next = status::issued(basis, ruling, &serial, certificate, renew_at);
     patches.status(&request, next).await?;
     if !was_issued {
-        let elapsed = Timestamp::now().duration_since(survey.now);
-        context.metrics.issued.inc();
-        context
-            .metrics
-            .issuance_seconds
-            .observe(elapsed.as_secs_f64());
+        context.metrics.counts.issued(approved_since.elapsed());
+        context.approvals.forget(&request);
     }
     Ok(left_until(ends))
 }

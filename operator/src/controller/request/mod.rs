@@ -15,6 +15,7 @@ use super::context::{Context, instance_of};
 use super::error::{Error, chain};
 use super::events::full_name;
 use super::identities::Name;
+use super::metrics::Kind;
 use super::runtime::InstanceRuntime;
 use crate::approval::{self, Observed, Standing, Step, Waiting, decide, lapses_at};
 use crate::broker::MANAGEMENT_USER;
@@ -64,7 +65,10 @@ pub(super) async fn reconcile(
         advance(&request, &context).await?
     };
     context.succeeded(&full_name(request.as_ref()));
-    context.metrics.reconciled("VolttronCertRequest", "ok");
+    context
+        .metrics
+        .counts
+        .reconciled(Kind::VolttronCertRequest, None);
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -76,7 +80,8 @@ pub(super) fn on_error(
 ) -> Action {
     context
         .metrics
-        .reconciled("VolttronCertRequest", error.label());
+        .counts
+        .reconciled(Kind::VolttronCertRequest, Some(error.failing()));
     if matches!(error, Error::Conflict) {
         return Action::requeue(CONFLICT_RETRY);
     }
@@ -191,6 +196,9 @@ async fn take_step(
         pending_life: requests.pending_life(),
         now: survey.now,
     });
+    if !matches!(step, Step::Issue(..) | Step::Hold(..)) {
+        context.approvals.forget(request);
+    }
     let patches = Patches::new(context, request);
     // Then it is removed, where nobody needs it; see `advance`.
     let kept = requests.pending_life().min(LONGEST_SLEEP);
