@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::info;
 use volttron_crds::{
     Condition, Decision, Phase, VolttronCertRequest, VolttronCertRequestStatus, well_known,
@@ -20,6 +21,7 @@ pub(super) struct Patches<'a> {
     api: Api<VolttronCertRequest>,
     name: String,
     uid: Option<String>,
+    has_written: AtomicBool,
 }
 
 impl<'a> Patches<'a> {
@@ -30,7 +32,13 @@ impl<'a> Patches<'a> {
             api: Api::namespaced(context.client.clone(), &namespace),
             name: request.name_any(),
             uid: request.uid(),
+            has_written: AtomicBool::new(false),
         }
+    }
+
+    /// Whether status is as a step wanted it.
+    pub(super) fn have_written(&self) -> bool {
+        self.has_written.load(Ordering::Relaxed)
     }
 
     pub(super) fn context(&self) -> &'a Context {
@@ -82,6 +90,7 @@ impl<'a> Patches<'a> {
         next: VolttronCertRequestStatus,
     ) -> Result<VolttronCertRequest, Error> {
         if request.status.as_ref() == Some(&next) {
+            self.has_written.store(true, Ordering::Relaxed);
             return Ok(request.clone());
         }
         let patch = json!({
@@ -95,6 +104,7 @@ impl<'a> Patches<'a> {
             .patch_status(&self.name, &parameters(), &Patch::Apply(patch))
             .await
             .attempt("write the status of the request")?;
+        self.has_written.store(true, Ordering::Relaxed);
         self.tell(request, &next);
         Ok(written)
     }
@@ -165,7 +175,7 @@ impl<'a> Patches<'a> {
             request = %full_name(before), uid = before.uid().unwrap_or_default(),
             instance = %instance_of(before),
             common_name = next.common_name.as_deref().unwrap_or("unknown"),
-            requester = %before.spec.requester,
+            requester = before.spec.requester.as_str(),
             key = next.key_fingerprint.as_deref().unwrap_or_default(),
             carried_by = decision.request.as_deref().unwrap_or_default(),
             "decision"

@@ -51,7 +51,8 @@ pub(super) async fn issue(
         return hold(request, survey, ruling, &waiting, patches).await;
     }
     let request = patches.claim(request).await?;
-    let (request, serial, recorded) = numbered(request, checked, survey, runtime, patches).await?;
+    let (request, serial, recorded) =
+        numbered(request, checked, ruling, survey, runtime, patches).await?;
     let ensured = users
         .ensure(
             checked.common_name.clone(),
@@ -90,7 +91,7 @@ pub(super) async fn issue(
             let taken = Waiting::Secret(request.secret_name());
             if request.phase() == Some(Phase::Issued) {
                 // Who took the Secret's place does not end an access by that.
-                let next = status::misplaced(survey.basis(&request), &taken);
+                let next = status::misplaced(survey.basis(&request), ruling, &taken);
                 patches.status(&request, next).await?;
                 return Ok(HOLD_RETRY);
             }
@@ -169,6 +170,7 @@ fn unenforced(
 async fn numbered(
     request: VolttronCertRequest,
     checked: &CheckedRequest,
+    ruling: &Ruling,
     survey: &Survey,
     runtime: &InstanceRuntime,
     patches: &Patches<'_>,
@@ -189,7 +191,7 @@ async fn numbered(
         }
     }
     let serial = SerialNumber::random();
-    let next = status::numbered(survey.basis(&request), &serial);
+    let next = status::numbered(survey.basis(&request), ruling, &serial);
     let request = patches.status(&request, next).await?;
     Ok((request, serial, None))
 }

@@ -10,6 +10,8 @@ mod end;
 mod issue;
 mod secret;
 mod status;
+#[cfg(test)]
+mod world_tests;
 
 use super::context::{Context, instance_of};
 use super::error::{Error, chain};
@@ -17,7 +19,7 @@ use super::events::full_name;
 use super::identities::Name;
 use super::metrics::Kind;
 use super::runtime::InstanceRuntime;
-use crate::approval::{self, Observed, Standing, Step, Waiting, decide, lapses_at};
+use crate::approval::{self, Observed, Ruling, Standing, Step, Waiting, decide, lapses_at};
 use crate::broker::MANAGEMENT_USER;
 use crate::pki::{self, CheckedRequest, Origin, Rejection};
 use apply::Patches;
@@ -230,25 +232,61 @@ async fn take_step(
         Step::Hold(ruling, waiting) => issue::hold(request, survey, &ruling, waiting, &patches)
             .await
             .map(Some),
-        Step::Issue(ruling, checked) => issue::issue(request, checked, &ruling, survey, &patches)
-            .await
-            .map(Some),
-        Step::Keep(checked) => issue::keep(request, checked, survey, context).await,
+        Step::Issue(ruling, checked) => {
+            let issued = issue::issue(request, checked, &ruling, survey, &patches).await;
+            let recorded = record_approval(request, &ruling, survey, &patches).await;
+            let again = issued?;
+            recorded.map(|()| Some(again))
+        }
+        Step::Keep(checked) => {
+            let next = status::kept(survey.basis(request));
+            let request = patches.status(request, next).await?;
+            issue::keep(&request, checked, survey, context).await
+        }
         Step::Deny(ruling) => {
             let ended = end::deny(request, survey, context).await;
+            if survey.standing.denial_waits {
+                let next = status::read(survey.basis(request));
+                patches.status(request, next).await?;
+                return ended.map(|()| Some(CONFLICT_RETRY));
+            }
             let next = status::denied(survey.basis(request), &ruling, &ended);
             patches.status(request, next).await?;
             let stays = ruling.how == DecisionHow::Manual;
             ended.map(|()| (!stays).then_some(kept))
         }
         Step::Expire => {
-            end::release(request, survey, context).await?;
-            patches
-                .status(request, status::expired(survey.basis(request)))
-                .await?;
-            Ok(Some(kept))
+            let released = end::release(request, survey, context).await;
+            let basis = survey.basis(request);
+            let next = if released.is_ok() || request.phase() == Some(Phase::Expired) {
+                status::expired(basis)
+            } else {
+                status::kept(basis)
+            };
+            patches.status(request, next).await?;
+            released.map(|()| Some(kept))
         }
     }
+}
+
+/// Sees that an approval is recorded, however little of what follows from it could be done. When it
+/// was made counts for the identity.
+async fn record_approval(
+    request: &VolttronCertRequest,
+    ruling: &Ruling,
+    survey: &Survey,
+    patches: &Patches<'_>,
+) -> Result<(), Error> {
+    if patches.have_written() {
+        return Ok(());
+    }
+    let basis = survey.basis(request);
+    let next = if request.phase() == Some(Phase::Issued) {
+        status::kept(basis)
+    } else {
+        status::unfinished(basis, ruling)
+    };
+    patches.status(request, next).await.map(drop)
 }
 
 /// What the instance's limits say to an undecided request. One that is decided gives its place up.
