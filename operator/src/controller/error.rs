@@ -24,6 +24,12 @@ pub(super) enum Error {
     /// The broker cannot be reached, as the reconcile of its instance has found.
     #[error("the broker is away: {0}")]
     BrokerAway(String),
+    /// What is in a Secret could not be compared with the CA.
+    #[error(
+        "whether the certificate in Secret {0} was signed for this request cannot be told while the \
+         CA of the instance is not ready: mend the CA, or delete that Secret"
+    )]
+    AuthorityAway(String),
     /// The revocation list could not be kept.
     #[error("the revocation list could not be kept")]
     Revocation(#[source] Arc<Error>),
@@ -58,6 +64,7 @@ impl Error {
                 "revocation"
             }
             Self::Sign(_) => "sign",
+            Self::AuthorityAway(_) => "authority",
             Self::Incomplete(_) => "incomplete",
         }
     }
