@@ -7,6 +7,7 @@ mod planted;
 /// The operator's own, which is a program and no library.
 #[path = "../../../operator/src/broker/probe.rs"]
 mod probe;
+mod refused;
 mod story;
 
 use crate::shared::playground;
