@@ -1,5 +1,6 @@
 //! The controller: observes, lets the pure parts decide, applies, and writes status.
 
+mod clock;
 mod context;
 mod error;
 mod events;
