@@ -24,6 +24,12 @@ pub(super) enum Error {
     /// The broker cannot be reached, as the reconcile of its instance has found.
     #[error("the broker is away: {0}")]
     BrokerAway(String),
+    /// What is in a Secret could not be compared with the CA.
+    #[error(
+        "whether the certificate in Secret {0} was signed for this request cannot be told while the \
+         CA of the instance is not ready: mend the CA, or delete that Secret"
+    )]
+    AuthorityAway(String),
     /// The revocation list could not be kept.
     #[error("the revocation list could not be kept")]
     Revocation(#[source] Arc<Error>),
@@ -58,6 +64,7 @@ impl Error {
                 Failing::Revocation
             }
             Self::Sign(_) => Failing::Sign,
+            Self::AuthorityAway(_) => Failing::Authority,
             Self::Incomplete(_) => Failing::Incomplete,
         }
     }
@@ -71,17 +78,19 @@ pub(super) enum Failing {
     Broker,
     Revocation,
     Sign,
+    Authority,
     Incomplete,
 }
 
 impl Failing {
     /// All there are.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Kubernetes,
         Self::Conflict,
         Self::Broker,
         Self::Revocation,
         Self::Sign,
+        Self::Authority,
         Self::Incomplete,
     ];
 
@@ -93,6 +102,7 @@ impl Failing {
             Self::Broker => "broker",
             Self::Revocation => "revocation",
             Self::Sign => "sign",
+            Self::Authority => "authority",
             Self::Incomplete => "incomplete",
         }
     }

@@ -1,10 +1,11 @@
 //! Makes an approved request an issued one, and keeps it so.
 
 use super::apply::Patches;
-use super::{HOLD_RETRY, Survey, left_until, retry_of, secret, status};
+use super::{HOLD_RETRY, Survey, end, left_until, retry_of, secret, status};
 use crate::approval::{Ruling, Waiting, with_access};
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::Error;
+use crate::controller::events::full_name;
 use crate::controller::runtime::InstanceRuntime;
 use crate::pki::{self, CheckedRequest, LeafProfile, SerialNumber, SignedCertificate};
 use kube::ResourceExt;
@@ -154,9 +155,16 @@ fn unenforced(
     if request.phase() == Some(Phase::Issued) || in_use {
         return None;
     }
-    context
-        .revocations
-        .of(&instance_of(request), context)
+    let revocations = context.revocations.of(&instance_of(request), context);
+    let mut peers = survey.peers.iter();
+    if let Some(peer) = peers.find(|peer| end::is_at_large(peer, survey.now, &revocations)) {
+        return Some(Waiting::Revocation(format!(
+            "that of request {} could not be put onto the revocation list; its condition Issued \
+             says why",
+            full_name(peer.as_ref())
+        )));
+    }
+    revocations
         .outstanding(
             &checked.common_name.to_string(),
             &ObjectRef::from_obj(request),

@@ -253,7 +253,7 @@ async fn take_step(
             let next = status::denied(survey.basis(request), &ruling, &ended);
             patches.status(request, next).await?;
             let stays = ruling.how == DecisionHow::Manual;
-            ended.map(|()| (!stays).then_some(kept))
+            ended.map(|_| (!stays).then_some(kept))
         }
         Step::Expire => {
             let released = end::release(request, survey, context).await;

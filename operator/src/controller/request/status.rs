@@ -145,11 +145,12 @@ pub(super) fn misplaced(
     next.status
 }
 
-/// It is denied; `ended` tells whether broker user and certificate are out of the world.
+/// It is denied; `ended` tells whether broker user and certificate are out of the world, and which
+/// serial number was never used.
 pub(super) fn denied(
     basis: Basis<'_>,
     ruling: &Ruling,
-    ended: &Result<(), Error>,
+    ended: &Result<Option<String>, Error>,
 ) -> VolttronCertRequestStatus {
     let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Denied);
@@ -157,8 +158,9 @@ pub(super) fn denied(
     next.clear(&["Failed"]);
     next.status.secret_ref = None;
     let (reason, message) = match ended {
-        Ok(()) => {
+        Ok(unused) => {
             next.forget_certificate();
+            next.status.serial_number.clone_from(unused);
             let message = "there is no certificate and no broker user";
             ("Denied", message.to_owned())
         }
