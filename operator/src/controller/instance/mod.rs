@@ -111,16 +111,7 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
         Some(authorities) => {
             broker::ensure(instance, &instance_name, authorities, context, now).await?
         }
-        None => broker::Broker {
-            users: context
-                .runtimes
-                .of(&reference)
-                .and_then(|runtime| runtime.users.clone()),
-            state: Err(Fault::new(
-                "CertificateAuthorityNotReady",
-                "the broker's certificate is signed by the instance's CA, which is not ready",
-            )),
-        },
+        None => broker::without_authority(instance, &instance_name, context).await?,
     };
     let runtime = InstanceRuntime {
         profile: RequestProfile {

@@ -138,31 +138,32 @@ pub(super) async fn release(
     let fault = runtime
         .as_ref()
         .and_then(|runtime| runtime.broker_fault.clone());
-    let users = runtime.and_then(|runtime| runtime.users.clone());
-    let users = match (users, fault) {
-        (Some(users), None) => users,
-        (_, fault) => {
-            // What was not issued can have at most a user that an interrupted run made; that is
-            // removed when the broker is compared.
-            let away = fault.unwrap_or_else(|| "it was not reached yet".to_owned());
-            return if certificate_of(request).is_some() {
-                Err(Error::BrokerAway(away))
-            } else {
-                Ok(())
-            };
-        }
+    // What was not issued can have at most a user that an interrupted run made; that is removed
+    // when the broker is compared.
+    let may_have_user = certificate_of(request).is_some();
+    let Some(users) = runtime.and_then(|runtime| runtime.users.clone()) else {
+        let away = fault.unwrap_or_else(|| "it was not reached yet".to_owned());
+        return if may_have_user {
+            Err(Error::BrokerAway(away))
+        } else {
+            Ok(())
+        };
     };
     let mut all = survey.peers.clone();
     all.push(Arc::new(request.clone()));
     let needed = with_access(&all).any(|other| other.uid() != request.uid());
-    users
+    // Whatever else is wrong: where its users can be changed, the agent is out.
+    let released = users
         .release(
             checked.common_name.clone(),
             request.uid().unwrap_or_default(),
             needed,
         )
-        .await
-        .map_err(Error::Broker)
+        .await;
+    match released {
+        Err(_) if fault.is_some() && !may_have_user => Ok(()),
+        released => released.map_err(Error::Broker),
+    }
 }
 
 /// Puts the request's certificate onto the revocation list, and what is remembered of `identity`.
