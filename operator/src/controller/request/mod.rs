@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-pub(super) use secret::is_published;
+pub(super) use secret::{Publication, publication};
 use status::Basis;
 use std::sync::Arc;
 use std::time::Duration;
