@@ -33,6 +33,8 @@ const WEAKENINGS: &[Weakening] = &[
     Weakening { kind: POLICY, name: GATE, patch: Some(r#"[{"op": "replace", "path": "/spec/failurePolicy", "value": "Ignore"}]"#), told: "has failurePolicy Ignore, not Fail" },
     Weakening { kind: BINDING, name: GATE, patch: Some(r#"[{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}]"#), told: "without Deny" },
     Weakening { kind: POLICY, name: GATE, patch: Some(r#"[{"op": "remove", "path": "/spec/validations/4"}]"#), told: "lacks the rule" },
+    Weakening { kind: BINDING, name: "volttron-auto-approval", patch: None, told: "ValidatingAdmissionPolicyBinding volttron-auto-approval is missing" },
+    Weakening { kind: POLICY, name: "volttron-auto-approval", patch: Some(r#"[{"op": "replace", "path": "/spec/validations/0/expression", "value": "true"}]"#), told: "lacks the rule \"having requests approved without" },
     Weakening { kind: BINDING, name: "volttron-status", patch: None, told: "ValidatingAdmissionPolicyBinding volttron-status is missing" },
     Weakening { kind: POLICY, name: "volttron-cleanup", patch: None, told: "ValidatingAdmissionPolicy volttron-cleanup is missing" },
 ];
@@ -258,7 +260,7 @@ fn a_cluster_without_admission_policies_is_told_apart() {
         let lines = log
             .lines()
             .skip(start)
-            .filter(|line| line.contains("does not serve"));
+            .filter(|line| line.contains("does not serve") && !line.contains(" DEBUG "));
         assert!(lines.count() <= 4, "{}", playground.operator().log_tail());
         playground.proxy().hide(None);
         broker

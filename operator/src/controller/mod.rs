@@ -1,6 +1,7 @@
 //! The controller: observes, lets the pure parts decide, applies, and writes status.
 
 mod approvals;
+mod clock;
 mod context;
 mod error;
 mod events;

@@ -35,7 +35,7 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 /// How far the begin of a validity lies back, so that clocks that run behind accept what is fresh.
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
 /// SHA-256 of `bytes`, in lower-case hex.
 #[must_use]

@@ -4,8 +4,9 @@ use super::Fault;
 use super::authority::{self, Held, rotation_request};
 use super::generations::Generations;
 use super::objects;
-use super::rotation::{Observed, Progress, Step, Wanted, plan};
+use super::rotation::{LATER, Observed, Progress, Step, Wanted, plan};
 use crate::broker::{ClientPair, Probe, probe};
+use crate::controller::clock::{self, Uncertain};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::events::full_name;
@@ -66,6 +67,11 @@ pub(super) async fn advance(
         settle: context.trust_settle,
     };
     let step = plan(&observed, now);
+    if !matches!(step, Step::Rest(_) | Step::Wait(_))
+        && let Err(why) = clock::certain(&context.client).await
+    {
+        return Ok(without_clock(generations, &why));
+    }
     let then = match &step {
         Step::Rest(fault) => return Ok(Rotation::Resting(fault.clone())),
         Step::Wait(progress) => return Ok(Rotation::Under(progress.clone())),
@@ -85,6 +91,20 @@ pub(super) async fn advance(
         signing = held.authorities.signing.sha256(), "CA rotation"
     );
     Ok(Rotation::Stepped)
+}
+
+/// No step is taken by a clock that may be wrong: to one that runs ahead certificates look expired,
+/// and what is made by it is not valid yet for everybody else.
+fn without_clock(generations: &Generations, why: &Uncertain) -> Rotation {
+    let (reason, message) = ("ClockUncertain", format!("the next step waits: {why}"));
+    if generations.next.is_none() && generations.previous.is_none() {
+        return Rotation::Resting(Some(Fault::new(reason, message)));
+    }
+    Rotation::Under(Progress {
+        reason,
+        message,
+        again: LATER,
+    })
 }
 
 async fn introduce(

@@ -78,7 +78,7 @@ pub(super) struct Progress {
 /// How soon to look again at what changes without telling, such as the broker's files.
 const SOON: Duration = Duration::from_secs(5);
 /// How soon to look again at what tells of its changes.
-const LATER: Duration = Duration::from_secs(30);
+pub(super) const LATER: Duration = Duration::from_secs(30);
 
 /// The next step.
 pub(super) fn plan(observed: &Observed<'_>, now: Timestamp) -> Step {
