@@ -17,14 +17,22 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SerialNumber([u8; 16]);
 
+const HIGHEST_BITS: u8 = 0b1100_0000;
+const POSITIVE: u8 = 0b0100_0000;
+
 impl SerialNumber {
     /// A fresh one from the operating system's random numbers. Its highest bits are `01`, so that
     /// its DER is 16 octets, positive and without a leading zero (RFC 5280, section 4.1.2.2).
     #[must_use]
     pub fn random() -> Self {
         let mut bytes: [u8; 16] = rand::random();
-        bytes[0] = (bytes[0] & 0x7f) | 0x40;
+        bytes[0] = (bytes[0] & !HIGHEST_BITS) | POSITIVE;
         Self(bytes)
+    }
+
+    /// Takes what [`Self::random`] could have made, and nothing else.
+    fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        (bytes[0] & HIGHEST_BITS == POSITIVE).then_some(Self(bytes))
     }
 
     pub(super) fn to_rcgen(&self) -> rcgen::SerialNumber {
@@ -40,7 +48,8 @@ impl SerialNumber {
     /// Reads what [`fmt::Display`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        hex::decode(text).ok()?.try_into().ok().map(Self)
+        let bytes = hex::decode(text).ok()?.try_into().ok()?;
+        Self::from_bytes(bytes)
     }
 }
 
@@ -139,9 +148,9 @@ pub(super) fn client_params(common_name: &str, serial: &SerialNumber) -> Certifi
 pub fn serial_and_end(chain: &str) -> Option<(SerialNumber, Timestamp)> {
     let block = pem::parse_many(chain).ok()?.into_iter().next()?;
     let (_, certificate) = X509Certificate::from_der(block.contents()).ok()?;
-    let serial = certificate.raw_serial().try_into().ok()?;
+    let serial = SerialNumber::from_bytes(certificate.raw_serial().try_into().ok()?)?;
     let ends = to_timestamp(certificate.validity().not_after);
-    Some((SerialNumber(serial), ends))
+    Some((serial, ends))
 }
 
 /// Recognises `chain` as the certificate that [`sign`] made for this request, serial number and
