@@ -62,6 +62,11 @@ pub struct RequestsSpec {
     #[serde(default = "default_max_pending_per_requester")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_pending_per_requester: i32,
+    /// How many of them may be in one namespace, the instance's own included: who may make service
+    /// accounts there has as many requesters as they like.
+    #[serde(default = "default_max_pending_per_namespace")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_pending_per_namespace: i32,
 }
 
 impl RequestsSpec {
@@ -79,6 +84,7 @@ impl Default for RequestsSpec {
             pending_ttl: default_pending_ttl(),
             max_pending: default_max_pending(),
             max_pending_per_requester: default_max_pending_per_requester(),
+            max_pending_per_namespace: default_max_pending_per_namespace(),
         }
     }
 }
@@ -181,6 +187,10 @@ fn default_max_pending() -> i32 {
 
 fn default_max_pending_per_requester() -> i32 {
     100
+}
+
+fn default_max_pending_per_namespace() -> i32 {
+    500
 }
 
 #[cfg(test)]
