@@ -2,6 +2,7 @@
 //! approves without an administrator.
 
 use super::parse_or;
+use crate::explain::with_values_explained;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -12,23 +13,22 @@ use std::time::Duration;
 /// Which requests are approved without an administrator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApprovalSpec {
-    /// `Never`: an administrator decides on each request. `Renewals`: after one was approved, later
-    /// requests of the same requester for the same common name are approved as renewals. `Always`:
-    /// every request is approved, as with VOLTTRON's `auto_allow_csr`; anyone who can file a request
-    /// gets a certificate.
+    /// Which requests are approved without an administrator.
     #[serde(default)]
+    #[schemars(transform = with_values_explained)]
     pub auto: AutoApproval,
 }
 
 /// Which requests are approved without an administrator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AutoApproval {
-    /// None.
+    /// None: an administrator decides on each.
     Never,
-    /// Those of an identity that an administrator has approved before.
+    /// After an administrator has approved one, later ones of the same requester for the same
+    /// common name.
     #[default]
     Renewals,
-    /// All.
+    /// All, as with VOLTTRON's `auto_allow_csr`: anyone who can file a request gets a certificate.
     Always,
 }
 
