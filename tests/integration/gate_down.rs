@@ -177,6 +177,26 @@ fn a_controller_that_may_approve_proves_nothing() {
     });
 }
 
+/// Where there are no requests, only the trial on the instance can tell.
+#[test]
+fn a_controller_that_may_have_requests_approved_proves_nothing() {
+    run(async {
+        let playground = disturbed().await;
+        let space = playground.space("loose").await;
+        let instance = playground
+            .instance(&space.namespace, "loose", json!({}))
+            .await;
+        let account = "--serviceaccount=volttron-system:volttron-operator";
+        let role = "--clusterrole=volttron-operator-approver";
+        let args = ["-n", &space.namespace, "rolebinding", "loose"];
+        let create = [&["create"], &args[..], &[role, account]].concat();
+        kubectl(&playground, &create).await;
+        told(&playground, "the controller itself may approve requests").await;
+        kubectl(&playground, &[&["delete"], &args[..]].concat()).await;
+        instance.delete().await;
+    });
+}
+
 /// To decide on a request as it is decided already is no decision, and is let through.
 #[test]
 fn a_decision_that_the_controller_has_not_seen_yet_is_not_taken_for_a_hole() {

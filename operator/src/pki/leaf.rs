@@ -30,11 +30,6 @@ impl SerialNumber {
         Self(bytes)
     }
 
-    /// Takes what [`Self::random`] could have made, and nothing else.
-    fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
-        (bytes[0] & HIGHEST_BITS == POSITIVE).then_some(Self(bytes))
-    }
-
     pub(super) fn to_rcgen(&self) -> rcgen::SerialNumber {
         rcgen::SerialNumber::from_slice(&self.0)
     }
@@ -45,11 +40,11 @@ impl SerialNumber {
         f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX) * 2.0 - 1.0
     }
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Reads what [`fmt::Display`] wrote of a number that [`Self::random`] made.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = hex::decode(text).ok()?.try_into().ok()?;
-        Self::from_bytes(bytes)
+        let bytes: [u8; 16] = hex::decode(text).ok()?.try_into().ok()?;
+        (bytes[0] & HIGHEST_BITS == POSITIVE).then_some(Self(bytes))
     }
 }
 
@@ -141,16 +136,6 @@ pub(super) fn client_params(common_name: &str, serial: &SerialNumber) -> Certifi
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params
-}
-
-/// The serial number and the end of the first certificate of `chain` (PEM).
-#[must_use]
-pub fn serial_and_end(chain: &str) -> Option<(SerialNumber, Timestamp)> {
-    let block = pem::parse_many(chain).ok()?.into_iter().next()?;
-    let (_, certificate) = X509Certificate::from_der(block.contents()).ok()?;
-    let serial = SerialNumber::from_bytes(certificate.raw_serial().try_into().ok()?)?;
-    let ends = to_timestamp(certificate.validity().not_after);
-    Some((serial, ends))
 }
 
 /// Recognises `chain` as the certificate that [`sign`] made for this request, serial number and

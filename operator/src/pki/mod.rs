@@ -20,9 +20,7 @@ pub use csr::{
     CheckedRequest, KeyKind, Origin, Rejection, RequestProfile, SubjectKey, check, validate,
 };
 pub use generate::{GeneratedPair, generate};
-pub use leaf::{
-    LeafError, LeafProfile, SerialNumber, SignedCertificate, adopt, serial_and_end, sign,
-};
+pub use leaf::{LeafError, LeafProfile, SerialNumber, SignedCertificate, adopt, sign};
 pub use name_hash::{NameHashError, list_file_of};
 pub use probe::{ProbePair, issue_probe_pair};
 pub use renewal::renew_at;
