@@ -78,6 +78,18 @@ pub enum Waiting {
          an administrator may decide on it before"
     )]
     RequesterRoom(i32),
+    /// There are too many undecided requests in the namespace.
+    #[error(
+        "{limit} requests in namespace {namespace} wait for a decision already, as many as \
+         spec.requests.maxPendingPerNamespace allows; this one is looked at when there is room, and \
+         an administrator may decide on it before"
+    )]
+    NamespaceRoom {
+        /// The request's namespace.
+        namespace: String,
+        /// How many may wait.
+        limit: i32,
+    },
     /// Another requester has, or wants, the name.
     #[error(
         "{}", match .0 {
@@ -125,6 +137,7 @@ impl Waiting {
             Self::Namespace { .. } => "NamespaceNotAllowed",
             Self::Room(_) => "TooManyPending",
             Self::RequesterRoom(_) => "TooManyPendingOfRequester",
+            Self::NamespaceRoom { .. } => "TooManyPendingOfNamespace",
             Self::Conflict(_) => IDENTITY_CONFLICT,
             Self::Revocation(_) => "RevocationNotEnforced",
             Self::Secret(_) => "SecretExists",

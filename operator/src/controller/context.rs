@@ -138,18 +138,12 @@ impl Context {
         request: &VolttronCertRequest,
     ) -> (Option<Arc<InstanceRuntime>>, Option<Waiting>) {
         let reference = instance_of(request);
-        let name = || {
-            format!(
-                "{}/{}",
-                reference.namespace.as_deref().unwrap_or_default(),
-                reference.name
-            )
-        };
         let Some(instance) = self.instances.get(&reference) else {
-            return (None, Some(Waiting::Instance(name())));
+            return (None, Some(Waiting::Instance(request.instance_full_name())));
         };
         if instance.metadata.deletion_timestamp.is_some() {
-            return (None, Some(Waiting::InstanceDeleted(name())));
+            let name = request.instance_full_name();
+            return (None, Some(Waiting::InstanceDeleted(name)));
         }
         let Some(runtime) = self.runtimes.of(&reference) else {
             return (

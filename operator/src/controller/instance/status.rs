@@ -166,7 +166,8 @@ fn set_rotating(
 fn count(phases: impl Iterator<Item = Option<Phase>>) -> RequestCounts {
     phases.fold(RequestCounts::default(), |mut counts, phase| {
         match phase {
-            None | Some(Phase::Pending | Phase::Approved) => counts.pending += 1,
+            None | Some(Phase::Pending) => counts.pending += 1,
+            Some(Phase::Approved) => counts.approved += 1,
             Some(Phase::Issued) => counts.issued += 1,
             Some(Phase::Denied) => counts.denied += 1,
             Some(Phase::Failed | Phase::Expired) => {}

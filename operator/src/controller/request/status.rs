@@ -251,6 +251,7 @@ struct Next {
 impl Next {
     fn of(basis: Basis<'_>) -> Self {
         let mut status = basis.request.status.clone().unwrap_or_default();
+        status.instance = Some(basis.request.instance_full_name());
         if let Some(checked) = basis.checked {
             status.common_name = Some(checked.common_name.to_string());
             status.key_algorithm = Some(checked.key.algorithm.to_string());
