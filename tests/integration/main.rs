@@ -7,6 +7,7 @@ mod bad_input;
 mod broker;
 mod certificates;
 mod decisions;
+mod events;
 mod gate;
 mod gate_down;
 mod hostile;

@@ -67,6 +67,7 @@ pub(super) struct Context {
     pub(super) trust_settle: SignedDuration,
     /// Bounds the certificates that are being written at once.
     pub(super) writes: Semaphore,
+    writes_at_once: usize,
     attempts: Mutex<HashMap<String, u32>>,
 }
 
@@ -77,8 +78,8 @@ impl Context {
         settings: &Settings,
         caches: Caches,
         triggers: Triggers,
-        events: Events,
     ) -> Self {
+        let metrics = Metrics::default();
         let Caches {
             instances,
             instances_filled,
@@ -106,12 +107,18 @@ impl Context {
             gate: watch::Sender::new(GateState::Unproven),
             first_request: Notify::new(),
             triggers,
-            events,
-            metrics: Metrics::default(),
+            events: Events::new(metrics.events_dropped.clone()),
+            metrics,
             trust_settle: SignedDuration::from_secs(settings.trust_settle.into()),
             writes: Semaphore::new(settings.concurrency.into()),
+            writes_at_once: settings.concurrency.into(),
             attempts: Mutex::default(),
         }
+    }
+
+    /// Whether certificates are being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writes.available_permits() < self.writes_at_once
     }
 
     /// Whether everything that a decision on a request is made from has been read.

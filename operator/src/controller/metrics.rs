@@ -62,6 +62,7 @@ pub(super) struct Metrics {
     registry: Registry,
     pub(super) reconciles: Family<Reconciled, Counter>,
     decisions: Family<Decided, Counter>,
+    pub(super) events_dropped: Counter,
     pub(super) issued: Counter,
     pub(super) issuance_seconds: Histogram,
     pub(super) gate_stands: Gauge,
@@ -81,6 +82,7 @@ impl Default for Metrics {
             registry: Registry::with_prefix("volttron"),
             reconciles: Family::default(),
             decisions: Family::default(),
+            events_dropped: Counter::default(),
             issued: Counter::default(),
             issuance_seconds: Histogram::new([
                 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -106,6 +108,11 @@ impl Default for Metrics {
             "decisions",
             "Decisions that took effect, by how they came about",
             metrics.decisions.clone(),
+        );
+        registry.register(
+            "events_dropped",
+            "Events that were not published, because too many waited or the API server took none",
+            metrics.events_dropped.clone(),
         );
         registry.register(
             "certificates_issued",
