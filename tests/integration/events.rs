@@ -47,6 +47,10 @@ fn every_decision_has_an_event_of_its_own() {
         .await;
         let both = ["denied by alice: lost", "denied by carol: stolen"];
         has(&space, "agent", "Denied", &both).await;
+        // The decision is the same; what is said of it is not.
+        space.deny("agent", "stolen, and broken").await;
+        let third = ["denied by alice: stolen, and broken"];
+        has(&space, "agent", "Denied", &third).await;
         // What was published first is gone, and the next decision is told all the same, also one
         // that says the same as one before.
         api(&space)
@@ -266,6 +270,34 @@ fn a_denial_is_told_before_what_many_others_ask() {
 fn version(event: &Event) -> u64 {
     let version = event.metadata.resource_version.as_deref();
     version.unwrap().parse().unwrap()
+}
+
+/// A leader that is asked to end tells what it has left before it goes.
+#[test]
+fn nothing_is_left_untold_by_a_leader_that_is_asked_to_end() {
+    run(async {
+        let playground = disturbed().await;
+        let space = playground.space("left").await;
+        let instance = playground.instance(&space.namespace, "telling", json!({}));
+        let instance = instance.await;
+        file(&space, "first", &instance).await;
+        space.says("first", "Issued", "WaitingForApproval").await;
+        playground.proxy().refuse(&["/apis/events.k8s.io/"]);
+        let names: Vec<_> = (0..20).map(|number| format!("agent-{number}")).collect();
+        for name in &names {
+            file(&space, name, &instance).await;
+        }
+        for name in &names {
+            space.phase(name, Phase::Pending).await;
+        }
+        playground.proxy().refuse(&[]);
+        // What asks for a decision is told by no later leader.
+        let status = playground.operator().terminate(SOON).await;
+        assert!(status.success(), "{status}");
+        for name in &names {
+            assert_eq!(told(&space, name, "Pending").await, 1, "{name}");
+        }
+    });
 }
 
 async fn file(space: &Space<'_>, name: &str, instance: &Instance<'_>) {

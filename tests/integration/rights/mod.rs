@@ -26,8 +26,8 @@ ClusterRole volttron-operator-controller
   secrets                                        get list watch create patch delete
   events                                         create patch
   events.events.k8s.io                           create patch
-  validatingadmissionpolicies.admissionregistration.k8s.io@volttron-approval-gate,volttron-cleanup,volttron-status        get list watch
-  validatingadmissionpolicybindings.admissionregistration.k8s.io@volttron-approval-gate,volttron-cleanup,volttron-status  get list watch
+  validatingadmissionpolicies.admissionregistration.k8s.io@volttron-approval-gate,volttron-auto-approval,volttron-cleanup,volttron-status        get list watch
+  validatingadmissionpolicybindings.admissionregistration.k8s.io@volttron-approval-gate,volttron-auto-approval,volttron-cleanup,volttron-status  get list watch
 
 Role volttron-system/volttron-operator-controller
   volttroncertrequests.volttron.org              create

@@ -8,6 +8,7 @@ use crate::controller::context::Context;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tracing::info;
 use volttron_crds::{Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus};
@@ -32,7 +33,10 @@ impl Events {
         } else {
             Lane::Decisions
         };
-        self.put(told(request, status, decision, lane));
+        let told = told(request, status, decision, lane);
+        // Another reason for the same decision is given later than that was made.
+        let at = Timestamp::now();
+        self.put(Told { at, ..told });
     }
 
     /// Tells again what was decided in the last hour. Nothing comes of it where that was told.
@@ -81,11 +85,9 @@ fn told(
         .filter(|condition| condition.type_ == reason)
         .map(|condition| condition.message.clone())
         .next();
-    let stamp = Sha256::new()
-        .chain_update(request.uid().unwrap_or_default())
-        .chain_update(reason)
-        .chain_update(&decision.at)
-        .finalize()
+    // All of it: another reason, or another signature, is told as well.
+    let decided = json!([request.uid(), reason, decision]);
+    let stamp = Sha256::digest(decided.to_string())
         .first_chunk()
         .map(|bytes| u64::from_be_bytes(*bytes));
     Told {
@@ -105,7 +107,6 @@ fn told(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn request(phase: &str, at: &str) -> VolttronCertRequest {
         let condition = |kind: &str, message: &str| {
@@ -140,6 +141,10 @@ mod tests {
         assert_eq!(stamp_of(&request("Issued", first)), approved);
         assert_ne!(stamp_of(&request("Issued", later)), approved);
         assert_ne!(stamp_of(&request("Denied", first)), approved);
+        let mut justified = request("Approved", first);
+        let status = justified.status.as_mut().unwrap();
+        status.decision.as_mut().unwrap().reason = Some("known".to_owned());
+        assert_ne!(stamp_of(&justified), approved);
     }
 
     #[test]

@@ -69,7 +69,8 @@ async fn run(context: &Context, reporter: &str, stop: &CancellationToken) {
             }
             () = events.changed.notified() => {}
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
-            () = stop.cancelled(), if !hurries => {}
+            // Whatever was waited for, there is no more time for that.
+            () = stop.cancelled(), if !hurries => drop(events.outbox().go_on()),
         }
     }
 }

@@ -12,13 +12,19 @@ use std::fmt;
 
 /// The policy that guards decisions.
 pub(super) const GATE: &str = "volttron-approval-gate";
+/// The policy that guards who may have requests approved without a decision.
+pub(super) const AUTO_APPROVAL: &str = "volttron-auto-approval";
 
 /// The policies the controller relies on, and their specs in the chart, where `CONTROLLER_USER`
 /// stands for the controller. A policy may hold more: each validation only refuses more.
-const POLICIES: [(&str, &str); 3] = [
+const POLICIES: [(&str, &str); 4] = [
     (
         GATE,
         include_str!("../../../../charts/volttron-operator/files/policies/approval-gate.yaml"),
+    ),
+    (
+        AUTO_APPROVAL,
+        include_str!("../../../../charts/volttron-operator/files/policies/auto-approval.yaml"),
     ),
     (
         "volttron-status",

@@ -8,6 +8,7 @@
 mod changes;
 mod guards;
 mod probe;
+mod served;
 
 use super::context::Context;
 use super::error::chain;
@@ -53,7 +54,7 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
     let mut last_proof = Instant::now();
     while !stop.is_cancelled() {
         changes.forget();
-        let proof = prover.prove(&context.requests);
+        let proof = prover.prove(&context.instances, &context.requests);
         let state = tokio::select! {
             () = stop.cancelled() => return,
             fault = changes.removal() => removed(&context, &fault),
