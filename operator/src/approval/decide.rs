@@ -12,6 +12,15 @@ pub const WAITING_FOR_APPROVAL: &str = "WaitingForApproval";
 /// The reason of [`Waiting::Conflict`].
 pub const IDENTITY_CONFLICT: &str = "IdentityConflict";
 
+/// The reasons of condition `Issued` of a request that is not looked at, because its namespace is
+/// shut out or there is no room for it.
+pub const TURNED_AWAY: [&str; 4] = [
+    "NamespaceNotAllowed",
+    "TooManyPending",
+    "TooManyPendingOfRequester",
+    "TooManyPendingOfNamespace",
+];
+
 /// What was observed of a request and of the world around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
@@ -134,10 +143,10 @@ impl Waiting {
             Self::Broker(_) => "BrokerNotReady",
             Self::Gate(_) => "ApprovalGateMissing",
             Self::UserName(_) => "BrokerUserExists",
-            Self::Namespace { .. } => "NamespaceNotAllowed",
-            Self::Room(_) => "TooManyPending",
-            Self::RequesterRoom(_) => "TooManyPendingOfRequester",
-            Self::NamespaceRoom { .. } => "TooManyPendingOfNamespace",
+            Self::Namespace { .. } => TURNED_AWAY[0],
+            Self::Room(_) => TURNED_AWAY[1],
+            Self::RequesterRoom(_) => TURNED_AWAY[2],
+            Self::NamespaceRoom { .. } => TURNED_AWAY[3],
             Self::Conflict(_) => IDENTITY_CONFLICT,
             Self::Revocation(_) => "RevocationNotEnforced",
             Self::Secret(_) => "SecretExists",

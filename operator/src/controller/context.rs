@@ -71,6 +71,7 @@ pub(super) struct Context {
     pub(super) trust_settle: SignedDuration,
     /// Bounds the certificates that are being written at once.
     pub(super) writes: Semaphore,
+    writes_at_once: usize,
     attempts: Mutex<HashMap<String, u32>>,
 }
 
@@ -81,7 +82,6 @@ impl Context {
         settings: &Settings,
         caches: Caches,
         triggers: Triggers,
-        events: Events,
         metrics: Metrics,
     ) -> Self {
         let Caches {
@@ -113,12 +113,18 @@ impl Context {
             gate: watch::Sender::new(GateState::Unproven),
             first_request: Notify::new(),
             triggers,
-            events,
+            events: Events::new(metrics.counts.events_dropped.clone()),
             metrics,
             trust_settle: SignedDuration::from_secs(settings.trust_settle_seconds.into()),
             writes: Semaphore::new(settings.concurrency.into()),
+            writes_at_once: settings.concurrency.into(),
             attempts: Mutex::default(),
         }
+    }
+
+    /// Whether certificates are being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writes.available_permits() < self.writes_at_once
     }
 
     /// Whether everything that a decision on a request is made from has been read.

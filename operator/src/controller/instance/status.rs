@@ -6,6 +6,7 @@ use super::rotate::Rotation;
 use super::{Fault, gate_fault};
 use crate::controller::gate::GateState;
 use crate::controller::runtime::Authorities;
+use crate::controller::text::{MESSAGE, shortened};
 use crate::pki::Authority;
 use jiff::Timestamp;
 use volttron_crds::{
@@ -52,7 +53,7 @@ pub(super) fn next(
         let (reason, message) = fault.map_or((reason, message), |fault| {
             (fault.reason, fault.message.as_str())
         });
-        let message: String = message.chars().take(1000).collect();
+        let message = shortened(message.to_owned(), MESSAGE);
         let conditions = &mut status.conditions;
         set_condition(
             conditions,
@@ -151,7 +152,7 @@ fn set_rotating(
         Rotation::Resting(None) | Rotation::Stepped => return,
     };
     let conditions = &mut status.conditions;
-    let message: String = message.chars().take(1000).collect();
+    let message = shortened(message, MESSAGE);
     set_condition(
         conditions,
         ROTATING,
