@@ -65,6 +65,7 @@ pub(super) struct Metrics {
     pub(super) issued: Counter,
     pub(super) issuance_seconds: Histogram,
     pub(super) gate_stands: Gauge,
+    pub(super) stamping_missing: Gauge,
     pub(super) broker_ready: Family<OfInstance, Gauge>,
     pub(super) authority_not_after: Family<OfInstance, Gauge>,
     pub(super) requests: Family<InPhase, Gauge>,
@@ -86,6 +87,7 @@ impl Default for Metrics {
                 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
             ]),
             gate_stands: Gauge::default(),
+            stamping_missing: Gauge::default(),
             broker_ready: Family::default(),
             authority_not_after: Family::default(),
             requests: Family::default(),
@@ -122,6 +124,11 @@ impl Default for Metrics {
             "approval_gate_standing",
             "1 while the admission policy is proven to refuse undue approvals; nothing is signed otherwise",
             metrics.gate_stands.clone(),
+        );
+        registry.register(
+            "stamping_missing",
+            "1 while the API server could write down who decides, and does not",
+            metrics.stamping_missing.clone(),
         );
         registry.register(
             "broker_ready",

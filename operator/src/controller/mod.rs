@@ -71,6 +71,11 @@ pub struct Settings {
         default_value_t = 120
     )]
     pub trust_settle: u32,
+    /// Whether to warn where the API server could write down who files and who decides on a
+    /// request, and does not.
+    #[arg(long, env = "VOLTTRON_EXPECT_STAMPING", default_value_t = true,
+          action = clap::ArgAction::Set)]
+    pub expect_stamping: bool,
 }
 
 /// How many requests are worked on at once. Most of them wait for the broker, which takes many users
@@ -162,6 +167,9 @@ async fn lead(
     tokio::spawn(secrets::watch(context.clone(), stop.clone()));
     tokio::spawn(namespaces::watch(context.clone(), stop.clone()));
     tokio::spawn(gate::watch(context.clone(), stop.clone()));
+    if settings.expect_stamping {
+        tokio::spawn(gate::watch_stamping(context.clone(), stop.clone()));
+    }
 
     let owned = watcher::Config::default().labels(&format!(
         "{}={}",
