@@ -367,7 +367,7 @@ async fn follow_the_advice(instance: &Instance<'_>) {
                 "CHART",
                 "--namespace",
                 "volttron-system",
-                "--reuse-values",
+                "--reset-then-reuse-values",
             ] => {
                 instance.playground.upgrade_chart().await;
             }

@@ -30,5 +30,6 @@ mod rotation;
 mod shared;
 mod slow_brokers;
 mod soak;
+mod stamping;
 mod topics;
 mod users;

@@ -4,7 +4,7 @@ use super::Settings;
 use super::approvals::Approvals;
 use super::events::Events;
 use super::filled::Filled;
-use super::gate::GateState;
+use super::gate::{GateState, Stamping};
 use super::identities::{Identities, Name};
 use super::instance::Connections;
 use super::metrics::Metrics;
@@ -62,6 +62,7 @@ pub(super) struct Context {
     pub(super) secrets: SecretIndex,
     pub(super) connections: Connections,
     pub(super) gate: watch::Sender<GateState>,
+    pub(super) stamping: watch::Sender<Stamping>,
     /// There is a request on which the gate can be tried in full.
     pub(super) first_request: Notify,
     pub(super) triggers: Triggers,
@@ -111,6 +112,7 @@ impl Context {
             secrets: SecretIndex::default(),
             connections: Connections::default(),
             gate: watch::Sender::new(GateState::Unproven),
+            stamping: watch::Sender::new(Stamping::at_start(settings.expect_stamping)),
             first_request: Notify::new(),
             triggers,
             events: Events::new(metrics.counts.events_dropped.clone()),

@@ -60,6 +60,7 @@ pub(super) struct Metrics {
     registry: Registry,
     pub(super) counts: Counts,
     pub(super) gate_stands: Gauge,
+    pub(super) stamping_missing: Gauge,
     pub(super) broker_ready: OfInstances,
     pub(super) authority_not_before: OfInstances,
     pub(super) authority_not_after: OfInstances,
@@ -81,6 +82,7 @@ impl Metrics {
             registry: Registry::with_prefix("volttron"),
             counts,
             gate_stands: Gauge::default(),
+            stamping_missing: Gauge::default(),
             broker_ready: Family::default(),
             authority_not_before: Family::default(),
             authority_not_after: Family::default(),
@@ -106,6 +108,11 @@ impl Metrics {
             "approval_gate_standing",
             "1 while the admission policies and their bindings are proven to refuse undue approvals, 0 also before the first proof; nothing is signed while it is 0",
             self.gate_stands.clone(),
+        );
+        registry.register(
+            "stamping_missing",
+            "1 while the API server could write down who decides, and does not",
+            self.stamping_missing.clone(),
         );
         registry.register(
             "requests",

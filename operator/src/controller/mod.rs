@@ -70,6 +70,11 @@ pub struct Settings {
     /// one is not trusted any more. A kubelet takes about a minute.
     #[arg(long, env = "VOLTTRON_TRUST_SETTLE_SECONDS", default_value_t = 120)]
     pub trust_settle_seconds: u32,
+    /// Whether to warn where the API server could write down who files and who decides on a
+    /// request, and does not.
+    #[arg(long, env = "VOLTTRON_EXPECT_STAMPING", default_value_t = true,
+          action = clap::ArgAction::Set)]
+    pub expect_stamping: bool,
 }
 
 /// How many requests are worked on at once. Most of them wait for the broker, which takes many users
@@ -163,6 +168,9 @@ async fn lead(
     tokio::spawn(secrets::watch(context.clone(), stop.clone()));
     tokio::spawn(namespaces::watch(context.clone(), stop.clone()));
     tokio::spawn(gate::watch(context.clone(), stop.clone()));
+    if settings.expect_stamping {
+        tokio::spawn(gate::watch_stamping(context.clone(), stop.clone()));
+    }
     let reporter = settings.pod_name.as_deref().unwrap_or("volttron-operator");
     let publishing = events::publish(context.clone(), reporter.to_owned(), stop.clone());
     let publishing = AbortOnDropHandle::new(tokio::spawn(publishing));

@@ -9,12 +9,14 @@ mod changes;
 mod guards;
 mod probe;
 mod served;
+mod stamping;
 
 use super::context::Context;
 use super::error::chain;
 use changes::{Change, Changes};
 use kube::runtime::reflector::ObjectRef;
 use probe::Prover;
+pub(super) use stamping::{Stamping, watch as watch_stamping};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;

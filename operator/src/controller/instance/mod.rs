@@ -239,8 +239,11 @@ async fn write_status(
 ) -> Result<(), Error> {
     let requests = context.requests_for(&ObjectRef::from_obj(instance));
     let phases = requests.iter().map(|request| request.phase());
-    let gate = context.gate.borrow().clone();
-    let next = status::next(instance, observed, &gate, phases, now);
+    let policies = status::Policies {
+        gate: &context.gate.borrow().clone(),
+        stamping: &context.stamping.borrow().clone(),
+    };
+    let next = status::next(instance, observed, policies, phases, now);
     if instance.status.as_ref() == Some(&next) {
         return Ok(());
     }
@@ -275,7 +278,7 @@ fn tell(instance: &VolttronInstance, context: &Context, next: &VolttronInstanceS
         let (reason, note) = (condition.reason.as_str(), condition.message.clone());
         let name = full_name(instance);
         let ended = condition.type_ == status::ROTATING && reason == status::COMPLETED;
-        let warns = condition.type_ == status::APPROVES_ALL;
+        let warns = status::WARNINGS.contains(&condition.type_.as_str());
         if (condition.status == "True" && !warns) || ended {
             info!(instance = %name, condition = %condition.type_, %reason, message = %note);
             context

@@ -4,7 +4,7 @@ use super::authority::Found;
 use super::generations::Generations;
 use super::rotate::Rotation;
 use super::{Fault, gate_fault};
-use crate::controller::gate::GateState;
+use crate::controller::gate::{GateState, Stamping};
 use crate::controller::runtime::Authorities;
 use crate::controller::text::{MESSAGE, shortened};
 use crate::pki::Authority;
@@ -20,7 +20,11 @@ pub(super) const ROTATING: &str = "CertificateAuthorityRotating";
 pub(super) const COMPLETED: &str = "Completed";
 
 /// The condition that warns of an instance which approves everything.
-pub(super) const APPROVES_ALL: &str = "AutoApproval";
+const APPROVES_ALL: &str = "AutoApproval";
+/// The condition that warns of decisions which carry no name, where they could.
+const UNSIGNED: &str = "DecisionsUnsigned";
+/// The conditions that are there only to warn.
+pub(super) const WARNINGS: [&str; 2] = [APPROVES_ALL, UNSIGNED];
 
 /// What was found.
 #[derive(Clone, Copy)]
@@ -30,11 +34,18 @@ pub(super) struct Observed<'a> {
     pub(super) broker_fault: Option<&'a Fault>,
 }
 
+/// What was found of the admission policies.
+#[derive(Clone, Copy)]
+pub(super) struct Policies<'a> {
+    pub(super) gate: &'a GateState,
+    pub(super) stamping: &'a Stamping,
+}
+
 /// The status that says what was found.
 pub(super) fn next(
     instance: &VolttronInstance,
     observed: Observed<'_>,
-    gate: &GateState,
+    policies: Policies<'_>,
     phases: impl Iterator<Item = Option<Phase>>,
     now: Timestamp,
 ) -> VolttronInstanceStatus {
@@ -49,6 +60,7 @@ pub(super) fn next(
     }
     set_rotating(&mut status, observed.rotation, generation, now);
     set_approves_all(&mut status, instance, now);
+    set_unsigned(&mut status, policies.stamping, generation, now);
     let mut set = |kind: &str, fault: Option<&Fault>, reason: &str, message: &str| {
         let (reason, message) = fault.map_or((reason, message), |fault| {
             (fault.reason, fault.message.as_str())
@@ -78,7 +90,7 @@ pub(super) fn next(
         "Reachable",
         "the broker is reachable and set up",
     );
-    let gate = gate_fault(gate);
+    let gate = gate_fault(policies.gate);
     set(
         "Ready",
         authority.or(broker).or(gate.as_ref()),
@@ -128,6 +140,35 @@ fn set_approves_all(
         );
     } else {
         status.conditions.retain(|it| it.type_ != APPROVES_ALL);
+    }
+}
+
+fn set_unsigned(
+    status: &mut VolttronInstanceStatus,
+    stamping: &Stamping,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    match stamping {
+        Stamping::Missing(what) => {
+            let message = format!(
+                "nobody writes down who decides on requests, although this API server can: {what}. \
+                 (Where charts are rendered without a cluster, set stamping.enabled=true; to do \
+                 without, false)"
+            );
+            set_condition(
+                &mut status.conditions,
+                UNSIGNED,
+                true.into(),
+                "StampingMissing",
+                message.chars().take(1000).collect::<String>(),
+                generation,
+                now,
+            );
+        }
+        Stamping::AsItCan => status.conditions.retain(|it| it.type_ != UNSIGNED),
+        // What was found before holds until it is looked.
+        Stamping::Unknown => {}
     }
 }
 

@@ -56,7 +56,7 @@ impl Prover {
                 Trial::Accepted(fault) => return Ok(Some(fault)),
                 Trial::Gone => {}
                 Trial::Inconclusive(fault) => {
-                    debug!(%namespace, %name, %fault, "nothing was shown on this instance")
+                    debug!(%namespace, %name, %fault, "nothing was shown on this instance");
                 }
             }
         }
