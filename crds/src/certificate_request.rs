@@ -134,7 +134,8 @@ pub struct VolttronCertRequestStatus {
     /// SHA-256 of the subject public key info (DER) that asks, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_fingerprint: Option<String>,
-    /// The decision in force.
+    /// The decision in force; one of an administrator also where something else keeps it from taking
+    /// effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// The signed certificate with the chain up to, and without, the root (PEM). Public.
@@ -166,7 +167,8 @@ pub struct Decision {
     /// Who decided, as the API server knows the user; absent where it could not be stamped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When the controller recorded the decision (RFC 3339).
+    /// When the controller recorded the decision (RFC 3339). It stays when only the reason or the
+    /// signature changes afterwards.
     pub at: String,
     /// How it came about.
     pub how: DecisionHow,
@@ -174,6 +176,9 @@ pub struct Decision {
     /// the same identity: the one whose approval this request renews, or whose denial holds for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// UID of that request. Another request may have its name later on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_uid: Option<String>,
     /// The approver's own words (`volttron.org/reason`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

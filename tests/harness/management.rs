@@ -24,11 +24,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 const PORT: u16 = 15671;
+const AMQP_PORT: u16 = 5671;
 const MOST_BYTES: usize = 64 << 20;
 
 /// Passes the operator's calls on to the broker, with the broker's own certificate.
 pub struct ManagementProxy {
     shared: Arc<Shared>,
+    address: IpAddr,
     server: JoinHandle<()>,
 }
 
@@ -71,7 +73,11 @@ impl Broker<'_> {
             let _ = axum::serve(listener, routes).await;
         });
         instance.playground.set_address(&host, Some(address));
-        ManagementProxy { shared, server }
+        ManagementProxy {
+            shared,
+            address,
+            server,
+        }
     }
 }
 
@@ -95,6 +101,12 @@ impl ManagementProxy {
     /// Passes everything on, also what is held back.
     pub fn let_go(&self) {
         self.shared.holding.send_replace(None);
+    }
+
+    /// Takes AMQP connections at this address and never answers; until the listener is dropped.
+    pub async fn hang_amqp(&self) -> TcpListener {
+        let listener = TcpListener::bind((self.address, AMQP_PORT)).await;
+        listener.expect("nobody else has the port")
     }
 
     /// How many calls have been held back since [`Self::hold`].

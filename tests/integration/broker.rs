@@ -268,6 +268,43 @@ fn a_user_that_has_just_been_made_by_somebody_else_is_not_taken_over() {
 }
 
 #[test]
+fn a_user_that_somebody_else_has_made_outlives_the_requests_for_its_name() {
+    run(async {
+        let central = central().await;
+        let space = playground().await.space("made").await;
+        let cases = [
+            ("waits-denied", false, true),
+            ("waits-deleted", false, false),
+            ("had-denied", true, true),
+            ("had-deleted", true, false),
+        ];
+        for (name, had_user, denied) in cases {
+            let agent = Agent::new(&format!("central.made.{name}"));
+            let user = agent.common_name.as_str();
+            if had_user {
+                issue(&space, central, name, &agent).await;
+                // It was the operator's until somebody took it over.
+                central.ctl(&["set_user_tags", user]).await;
+            } else {
+                space.file(name, &central.instance, &agent.csr).await;
+                space.phase(name, Phase::Pending).await;
+                central.ctl(&["add_user", user, "secret"]).await;
+            }
+            // Before the next comparison with the broker sees it.
+            if denied {
+                space.deny(name, "enough").await;
+                space.says(name, "Issued", "Denied").await;
+            } else {
+                space.delete(name).await;
+                space.gone(name).await;
+            }
+            assert!(central.has_user(user).await, "{name}: the user is gone");
+            central.ctl(&["delete_user", user]).await;
+        }
+    });
+}
+
+#[test]
 fn a_name_that_two_ask_for_goes_to_one_of_them() {
     run(async {
         let central = central().await;

@@ -1,5 +1,6 @@
 //! Lets agents in: few of them one by one, many of them by imports.
 
+use super::management::Maker;
 use super::{ManagementClient, ManagementError, Topology};
 use futures::future::try_join_all;
 use std::collections::HashSet;
@@ -42,7 +43,7 @@ async fn admit_one(
     name: &CommonName,
 ) -> Result<bool, ManagementError> {
     let (user, host) = (name.to_string(), topology.virtual_host.as_str());
-    if client.is_others(&user, topology).await? {
+    if client.maker_of(&user, topology).await? == Some(Maker::Another) {
         return Ok(false);
     }
     client

@@ -26,7 +26,8 @@ const BATCH: usize = 512;
 enum Outcome {
     Imported(Result<HashSet<CommonName>, SharedError>),
     Listed(Comparison, Result<Users, SharedError>),
-    Removed(CommonName, Result<(), SharedError>),
+    /// And whether the user was not somebody else's.
+    Removed(CommonName, Result<bool, SharedError>),
     Disconnected(CommonName, Result<(), SharedError>),
 }
 
@@ -45,6 +46,8 @@ pub(super) struct Keeper {
     claims: Claims,
     /// Users known to be on the broker as they should be.
     present: HashSet<CommonName>,
+    /// Whether the broker was compared: there is no user of the operator's then that is not known.
+    is_compared: bool,
     /// Users that others made, as last listed.
     foreign: HashSet<String>,
     /// Who waits for which user to be imported.
@@ -70,6 +73,7 @@ impl Keeper {
             topology,
             claims: Claims::default(),
             present: HashSet::new(),
+            is_compared: false,
             foreign: HashSet::new(),
             waiting: Vec::new(),
             importing: HashMap::new(),
@@ -123,7 +127,7 @@ impl Keeper {
         match outcome {
             Outcome::Imported(result) => self.imported(result),
             Outcome::Listed(comparison, result) => self.listed(comparison, result),
-            Outcome::Removed(name, result) => self.removed(name, &result),
+            Outcome::Removed(name, result) => self.removed(name, result),
             Outcome::Disconnected(name, result) => {
                 // What fails is tried again at the next comparison.
                 if result.is_ok() {
@@ -136,9 +140,9 @@ impl Keeper {
     /// Starts what can be started.
     fn start(&mut self) {
         while let Some(name) = self.removals.next() {
-            let client = self.client.clone();
+            let (client, topology) = (self.client.clone(), self.topology.clone());
             self.work.push(Box::pin(async move {
-                let result = client.delete_user(&name.to_string()).await;
+                let result = client.delete_agent(&name.to_string(), &topology).await;
                 Outcome::Removed(name, result.map_err(Arc::new))
             }));
         }
@@ -220,6 +224,7 @@ impl Keeper {
     }
 
     fn release(&mut self, name: CommonName, holder: &str, needed: bool, done: Answer<()>) {
+        let is_known = self.claims.owner(&name).is_some() || self.removals.holds(&name);
         if self.claims.give_up(&name, holder) || needed {
             let _ = done.send(Ok(()));
             return;
@@ -228,7 +233,9 @@ impl Keeper {
         self.released.insert(name.clone());
         // Nobody claims it, so that whoever waited has gone away.
         self.waiting.retain(|(waiting, _)| *waiting != name);
-        if self.is_foreign(&name) {
+        // Who never had the name cannot have anything called that touches the user of that name.
+        let never_had_it = self.is_compared && !is_known;
+        if never_had_it || self.is_foreign(&name) {
             let _ = done.send(Ok(()));
         } else {
             self.remove(name, Some(done));
@@ -236,13 +243,9 @@ impl Keeper {
     }
 
     fn disconnect(&self, name: CommonName, done: Option<Answer<()>>) {
-        let (client, foreign) = (self.client.clone(), self.is_foreign(&name));
+        let (client, topology) = (self.client.clone(), self.topology.clone());
         self.work.push(Box::pin(async move {
-            let result = if foreign {
-                Ok(())
-            } else {
-                client.close_connections(&name.to_string()).await
-            };
+            let result = client.disconnect_agent(&name.to_string(), &topology).await;
             let result = result.map_err(Arc::new);
             if let Some(done) = done {
                 let _ = done.send(result.clone());
@@ -257,8 +260,12 @@ impl Keeper {
         self.removals.add(name, done);
     }
 
-    fn removed(&mut self, name: CommonName, result: &Result<(), SharedError>) {
-        if let Err(error) = result {
+    fn removed(&mut self, name: CommonName, result: Result<bool, SharedError>) {
+        if let Ok(false) = result {
+            self.foreign.insert(name.to_string());
+        }
+        let result = result.map(drop);
+        if let Err(error) = &result {
             let mut others = Vec::new();
             for (waiting, done) in std::mem::take(&mut self.waiting) {
                 if waiting == name {
@@ -270,7 +277,7 @@ impl Keeper {
             self.waiting = others;
         }
         let importing = self.importing.contains_key(&name);
-        self.removals.ended(name, result, importing);
+        self.removals.ended(name, &result, importing);
     }
 
     fn imported(&mut self, result: Result<HashSet<CommonName>, SharedError>) {
@@ -314,6 +321,7 @@ impl Keeper {
             }
         };
         self.foreign = others;
+        self.is_compared = true;
         wanted.retain(|name, _| {
             !released.contains(name) && !self.released.contains(name) && clash(name).is_none()
         });

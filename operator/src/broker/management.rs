@@ -34,6 +34,15 @@ pub struct ManagementClient {
     leadership: Leadership,
 }
 
+/// Who made a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// The operator, for an agent of the instance.
+    Operator,
+    /// Somebody else: it is never touched.
+    Another,
+}
+
 /// The Debug of a client never shows its password.
 impl fmt::Debug for ManagementClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,17 +143,20 @@ impl ManagementClient {
             .collect())
     }
 
-    /// Whether there is a user of this name that somebody else made.
+    /// Who made the user of this name, where there is one.
     ///
     /// # Errors
     /// [`ManagementError`]
-    pub async fn is_others(
+    pub async fn maker_of(
         &self,
         name: &str,
         topology: &Topology,
-    ) -> Result<bool, ManagementError> {
+    ) -> Result<Option<Maker>, ManagementError> {
         let user: Option<ListedUser> = found(self.get(&["users", name]).await)?;
-        Ok(user.is_some_and(|user| user.agent(topology).is_none()))
+        Ok(user.map(|user| match user.agent(topology) {
+            Some(_) => Maker::Operator,
+            None => Maker::Another,
+        }))
     }
 
     /// Creates or replaces what is at `path` under `/api/`.
@@ -172,21 +184,40 @@ impl ManagementClient {
         .map(drop)
     }
 
-    /// Deletes a user, which closes its connections. One that is gone is fine.
+    /// Deletes the user of an agent, which closes its connections. One that is gone is fine, and one
+    /// that somebody else made stays. Returns whether it was not somebody else's.
+    ///
+    /// RabbitMQ deletes unconditionally, so that it is asked right before.
     ///
     /// # Errors
     /// [`ManagementError`]
-    pub async fn delete_user(&self, name: &str) -> Result<(), ManagementError> {
-        found(self.delete(&["users", name]).await).map(drop)
+    pub async fn delete_agent(
+        &self,
+        name: &str,
+        topology: &Topology,
+    ) -> Result<bool, ManagementError> {
+        let found_as = self.maker_of(name, topology).await?;
+        if found_as == Some(Maker::Operator) {
+            found(self.delete(&["users", name]).await)?;
+        }
+        Ok(found_as != Some(Maker::Another))
     }
 
-    /// Closes the connections of a user, which may connect again
+    /// Closes the connections of an agent, which may connect again
     /// (<https://www.rabbitmq.com/docs/http-api-reference#delete-apiconnectionsusernameusername>).
+    /// Those of a user that somebody else made stay.
     ///
     /// # Errors
     /// [`ManagementError`]
-    pub async fn close_connections(&self, user: &str) -> Result<(), ManagementError> {
-        self.delete(&["connections", "username", user]).await
+    pub async fn disconnect_agent(
+        &self,
+        name: &str,
+        topology: &Topology,
+    ) -> Result<(), ManagementError> {
+        if self.maker_of(name, topology).await? == Some(Maker::Operator) {
+            self.delete(&["connections", "username", name]).await?;
+        }
+        Ok(())
     }
 
     /// How long each node of the broker has been up, in milliseconds.

@@ -1,6 +1,7 @@
 //! What every reconcile can reach.
 
 use super::Settings;
+use super::approvals::Approvals;
 use super::events::Events;
 use super::filled::Filled;
 use super::gate::{GateState, Stamping};
@@ -32,6 +33,7 @@ pub(super) struct Caches {
     pub(super) requests_filled: Filled,
     pub(super) identities: Identities,
     pub(super) room: Room,
+    pub(super) approvals: Approvals,
 }
 
 /// What every reconcile can reach.
@@ -51,6 +53,8 @@ pub(super) struct Context {
     pub(super) identities: Identities,
     /// Room for requests that wait for a decision.
     pub(super) room: Room,
+    /// Since when requests are approved.
+    pub(super) approvals: Approvals,
     pub(super) namespaces: Namespaces,
     pub(super) revocations: Revocations,
     /// How long a request that was superseded stays.
@@ -79,6 +83,7 @@ impl Context {
         caches: Caches,
         triggers: Triggers,
         events: Events,
+        metrics: Metrics,
     ) -> Self {
         let Caches {
             instances,
@@ -87,6 +92,7 @@ impl Context {
             requests_filled,
             identities,
             room,
+            approvals,
         } = caches;
         Self {
             client,
@@ -99,9 +105,10 @@ impl Context {
             runtimes: Runtimes::default(),
             identities,
             room,
+            approvals,
             namespaces: Namespaces::default(),
             revocations: Revocations::default(),
-            superseded_grace: Duration::from_secs(settings.superseded_grace),
+            superseded_grace: Duration::from_secs(settings.superseded_grace_seconds),
             secrets: SecretIndex::default(),
             connections: Connections::default(),
             gate: watch::Sender::new(GateState::Unproven),
@@ -109,8 +116,8 @@ impl Context {
             first_request: Notify::new(),
             triggers,
             events,
-            metrics: Metrics::default(),
-            trust_settle: SignedDuration::from_secs(settings.trust_settle.into()),
+            metrics,
+            trust_settle: SignedDuration::from_secs(settings.trust_settle_seconds.into()),
             writes: Semaphore::new(settings.concurrency.into()),
             attempts: Mutex::default(),
         }

@@ -1,5 +1,7 @@
 //! The controller: observes, lets the pure parts decide, applies, and writes status.
 
+mod approvals;
+mod clock;
 mod context;
 mod error;
 mod events;
@@ -57,20 +59,16 @@ pub struct Settings {
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
     /// For how many seconds other replicas leave the lead to one that does not renew its Lease.
-    #[arg(long, env = "VOLTTRON_LEASE_DURATION", default_value_t = 15,
+    #[arg(long, env = "VOLTTRON_LEASE_DURATION_SECONDS", default_value_t = 15,
           value_parser = clap::value_parser!(u16).range(3..=3600))]
-    pub lease_duration: u16,
+    pub lease_duration_seconds: u16,
     /// How many seconds a request that was superseded by a later one of the same identity stays.
-    #[arg(long, env = "VOLTTRON_SUPERSEDED_GRACE", default_value_t = 60)]
-    pub superseded_grace: u64,
+    #[arg(long, env = "VOLTTRON_SUPERSEDED_GRACE_SECONDS", default_value_t = 60)]
+    pub superseded_grace_seconds: u64,
     /// How many seconds mounted files are given to follow before a new CA signs, and before an old
     /// one is not trusted any more. A kubelet takes about a minute.
-    #[arg(
-        long = "trust-settle-seconds",
-        env = "VOLTTRON_TRUST_SETTLE",
-        default_value_t = 120
-    )]
-    pub trust_settle: u32,
+    #[arg(long, env = "VOLTTRON_TRUST_SETTLE_SECONDS", default_value_t = 120)]
+    pub trust_settle_seconds: u32,
     /// Whether to warn where the API server could write down who files and who decides on a
     /// request, and does not.
     #[arg(long, env = "VOLTTRON_EXPECT_STAMPING", default_value_t = true,
@@ -101,7 +99,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         of_election.try_into()?,
         &settings.namespace,
         settings.pod_name.as_deref(),
-        settings.lease_duration,
+        settings.lease_duration_seconds,
     );
     let health = health::Health::new(election.seat());
     let serving = health.serve(settings.listen, stop.clone()).await?;
@@ -135,13 +133,16 @@ async fn lead(
     let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
     let (identities, room) = (identities::Identities::default(), room::Room::default());
+    let approvals = approvals::Approvals::default();
     let (instances, instance_stream, instances_filled) =
         cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
     let (requests, request_stream, requests_filled) =
         cached(Api::<VolttronCertRequest>::all(client.clone()), {
             let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
+            let approvals = approvals.clone();
             move |event| {
                 room.observe(event);
+                approvals.observe(event);
                 for gone in identities.observe(event, &triggers) {
                     room.leave(&gone, &triggers);
                 }
@@ -158,9 +159,11 @@ async fn lead(
             requests_filled,
             identities,
             room,
+            approvals,
         },
         triggers,
         events,
+        metrics::Metrics::new(health.counts()),
     ));
 
     health.show(&context);

@@ -134,16 +134,6 @@ pub(super) fn client_params(common_name: &str, serial: &SerialNumber) -> Certifi
     params
 }
 
-/// The serial number and the end of the first certificate of `chain` (PEM).
-#[must_use]
-pub fn serial_and_end(chain: &str) -> Option<(SerialNumber, Timestamp)> {
-    let block = pem::parse_many(chain).ok()?.into_iter().next()?;
-    let (_, certificate) = X509Certificate::from_der(block.contents()).ok()?;
-    let serial = certificate.raw_serial().try_into().ok()?;
-    let ends = to_timestamp(certificate.validity().not_after);
-    Some((SerialNumber(serial), ends))
-}
-
 /// Recognises `chain` as the certificate that [`sign`] made for this request, serial number and
 /// authority: what an interrupted reconcile left behind is used, and nothing is signed again.
 #[must_use]

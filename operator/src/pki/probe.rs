@@ -13,6 +13,7 @@ const LIFE: SignedDuration = SignedDuration::from_hours(1);
 const COMMON_NAME: &str = "volttron-operator-probe";
 
 /// A client certificate and its key.
+#[derive(Clone)]
 pub struct ProbePair {
     /// The certificate with the chain below the root (PEM).
     pub chain: String,

@@ -155,6 +155,7 @@ fn a_denial_closes_the_connection_and_names_who_denied_it() {
         at: NOW.to_string(),
         how: DecisionHow::Manual,
         request: None,
+        request_uid: None,
         reason: Some("unknown building".to_owned()),
     });
     let link = Link::Open(None);

@@ -1,14 +1,15 @@
 //! The managed broker of an instance: its objects, then the broker itself.
 
+mod reach;
+
+pub(in crate::controller) use reach::Connections;
+
 use super::Fault;
 use super::authority::{delete_own_secret, own_secret_metadata};
 use super::objects::{self, Parts};
-use crate::broker::{
-    ManagementClient, ManagementError, Repaired, Topology, UserKeeper, UserKeeperHandle,
-    boot_definitions, exchange_faults, password_hash, watch_pulse,
-};
+use crate::broker::{Topology, UserKeeperHandle, boot_definitions, password_hash};
 use crate::controller::context::Context;
-use crate::controller::error::{Attempt, Error, chain};
+use crate::controller::error::{Attempt, Error};
 use crate::controller::events::full_name;
 use crate::controller::revocations::{Publication, Target};
 use crate::controller::runtime::Authorities;
@@ -19,12 +20,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use reach::reach;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 use volttron_crds::{InstanceName, VolttronInstance, well_known};
 
@@ -34,29 +34,6 @@ pub(super) struct Broker {
     pub(super) users: Option<UserKeeperHandle>,
     /// Whether it can take users.
     pub(super) state: Result<(), Fault>,
-}
-
-/// A connection to a broker, with what it was made from.
-#[derive(Clone)]
-struct Connection {
-    made_from: String,
-    topology: Topology,
-    client: ManagementClient,
-    users: UserKeeperHandle,
-    /// Has the instance compared when the broker comes or goes.
-    _pulse: Arc<AbortOnDropHandle<()>>,
-}
-
-/// The connections to the brokers of all instances.
-#[derive(Default)]
-pub(in crate::controller) struct Connections(
-    Mutex<HashMap<ObjectRef<VolttronInstance>, Connection>>,
-);
-
-impl Connections {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<VolttronInstance>, Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Sees that the broker's objects are there, and the broker is set up.
@@ -70,17 +47,11 @@ pub(super) async fn ensure(
     let authority = authorities.signing.as_ref();
     // Before the broker starts, or trusts another CA.
     if let Err(fault) = publish_revocations(instance, authorities, context).await? {
-        return Ok(Broker {
-            users: None,
-            state: Err(fault),
-        });
+        return as_it_is(instance, instance_name, authority.bundle(), fault, context).await;
     }
     let password = password(instance, context).await?;
     let pair = server_pair(instance, authority, context, now).await?;
-    let topology = Topology {
-        instance: instance_name.clone(),
-        virtual_host: instance.spec.broker.virtual_host.clone(),
-    };
+    let topology = topology(instance, instance_name);
     let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
     let parts = Parts {
         bundle: authority.bundle(),
@@ -93,23 +64,53 @@ pub(super) async fn ensure(
     apply(&objects::service(instance), context).await?;
     apply(&objects::stateful_set(instance, &parts), context).await?;
 
-    let connection = match connect(instance, authority, &password, &topology, context).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            return Ok(Broker {
-                users: None,
-                state: Err(fault(&error)),
-            });
-        }
-    };
-    let state = set_up(instance, &connection, &topology, context).await;
-    Ok(Broker {
-        users: Some(connection.users),
-        state: state.map_err(|problem| match problem {
-            Problem::Management(error) => with_hint(fault(&error), instance),
-            Problem::Topology(fault) => fault,
+    let bundle = authority.bundle();
+    Ok(reach(instance, bundle, &password, &topology, context).await)
+}
+
+/// The broker of an instance whose CA is of no use now. Nothing is signed for it, and whoever has
+/// to go from it goes: it is known by the CAs that were trusted last.
+pub(super) async fn without_authority(
+    instance: &VolttronInstance,
+    instance_name: &InstanceName,
+    context: &Context,
+) -> Result<Broker, Error> {
+    let fault = Fault::new(
+        "CertificateAuthorityNotReady",
+        "the broker's certificate is signed by the instance's CA, which is not ready",
+    );
+    let trusted = instance.status.as_ref().and_then(|it| it.ca.as_ref());
+    match trusted {
+        Some(ca) => as_it_is(instance, instance_name, &ca.bundle, fault, context).await,
+        None => Ok(Broker {
+            users: None,
+            state: Err(fault),
         }),
+    }
+}
+
+/// The broker that runs, of an instance that has this `fault`: no object of it is changed.
+async fn as_it_is(
+    instance: &VolttronInstance,
+    instance_name: &InstanceName,
+    bundle: &str,
+    fault: Fault,
+    context: &Context,
+) -> Result<Broker, Error> {
+    let password = password(instance, context).await?;
+    let topology = topology(instance, instance_name);
+    let broker = reach(instance, bundle, &password, &topology, context).await;
+    Ok(Broker {
+        users: broker.users,
+        state: Err(fault),
     })
+}
+
+fn topology(instance: &VolttronInstance, instance_name: &InstanceName) -> Topology {
+    Topology {
+        instance: instance_name.clone(),
+        virtual_host: instance.spec.broker.virtual_host.clone(),
+    }
 }
 
 /// Sees that there is a revocation list before the broker starts, or trusts another CA: it refuses
@@ -156,135 +157,8 @@ async fn publish_revocations(
 /// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is
 /// removed through owner references.
 pub(super) async fn remove(instance: &VolttronInstance, context: &Context) -> Result<(), Error> {
-    context
-        .connections
-        .lock()
-        .remove(&ObjectRef::from_obj(instance));
+    context.connections.remove(&ObjectRef::from_obj(instance));
     delete_own_secret(&password_secret_name(instance), context).await
-}
-
-enum Problem {
-    Management(ManagementError),
-    Topology(Fault),
-}
-
-impl From<ManagementError> for Problem {
-    fn from(error: ManagementError) -> Self {
-        Self::Management(error)
-    }
-}
-
-/// Compares the broker with what it should be, and repairs it.
-async fn set_up(
-    instance: &VolttronInstance,
-    connection: &Connection,
-    topology: &Topology,
-    context: &Context,
-) -> Result<(), Problem> {
-    let client = &connection.client;
-    let found = if client.has_virtual_host(&topology.virtual_host).await? {
-        client.exchanges(&topology.virtual_host).await?
-    } else {
-        Vec::new()
-    };
-    if !exchange_faults(&found).is_empty() {
-        client.import(&topology.definitions()).await?;
-        let exchanges = client.exchanges(&topology.virtual_host).await?;
-        let faults = exchange_faults(&exchanges);
-        if !faults.is_empty() {
-            return Err(Problem::Topology(Fault::new(
-                "TopologyMismatch",
-                format!("{}: delete it, and it is made anew", faults.join("; ")),
-            )));
-        }
-        info!(instance = %full_name(instance), "broker topology declared");
-    }
-    let wanted = context.names_with_access(&ObjectRef::from_obj(instance));
-    let repaired = connection
-        .users
-        .reconcile(wanted)
-        .await
-        .map_err(|error| Problem::Topology(fault(&error)))?;
-    if repaired != Repaired::default() {
-        info!(
-            instance = %full_name(instance), restored = repaired.restored,
-            removed = repaired.removed, "broker users repaired"
-        );
-        let note = format!(
-            "broker users compared with requests: {} restored, {} removed",
-            repaired.restored, repaired.removed
-        );
-        context
-            .events
-            .normal(instance, "BrokerUsersRepaired", "Compare", note);
-    }
-    Ok(())
-}
-
-fn fault(error: &ManagementError) -> Fault {
-    Fault::new(error.reason(), chain(error))
-}
-
-/// Says where to look when the broker does not answer.
-fn with_hint(mut fault: Fault, instance: &VolttronInstance) -> Fault {
-    if fault.reason == "Unreachable" {
-        let namespace = instance.namespace().unwrap_or_default();
-        let name = instance.name_any();
-        let place =
-            format!("; see `kubectl describe pod -n {namespace} {name}-rabbitmq-0` and its log");
-        fault.message.push_str(&place);
-    }
-    fault
-}
-
-async fn connect(
-    instance: &VolttronInstance,
-    authority: &Authority,
-    password: &str,
-    topology: &Topology,
-    context: &Context,
-) -> Result<Connection, ManagementError> {
-    let made_from = pki::sha256_hex(
-        [authority.bundle(), password, &topology.virtual_host]
-            .join("\0")
-            .as_bytes(),
-    );
-    let reference = ObjectRef::from_obj(instance);
-    let known = context.connections.lock().get(&reference).cloned();
-    if let Some(known) = known.as_ref().filter(|it| it.made_from == made_from) {
-        return Ok(known.clone());
-    }
-    let address = objects::management_address(instance);
-    let client = ManagementClient::new(
-        &address,
-        password,
-        authority.bundle(),
-        context.leadership.clone(),
-    )?;
-    // A new CA or password does not make another broker: what its keeper knows stays true.
-    let users = match known.filter(|it| it.topology == *topology) {
-        Some(known) => {
-            known.users.use_client(client.clone()).await;
-            known.users
-        }
-        None => UserKeeper::spawn(client.clone(), topology.clone()),
-    };
-    let (triggers, instance) = (context.triggers.clone(), reference.clone());
-    let pulse = tokio::spawn(watch_pulse(client.clone(), move || {
-        triggers.instance(instance.clone());
-    }));
-    let connection = Connection {
-        made_from,
-        topology: topology.clone(),
-        client,
-        users,
-        _pulse: Arc::new(AbortOnDropHandle::new(pulse)),
-    };
-    context
-        .connections
-        .lock()
-        .insert(reference, connection.clone());
-    Ok(connection)
 }
 
 /// The operator's password on the broker: generated once, kept in the controller's own namespace.

@@ -3,15 +3,16 @@
 use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
+use super::super::metrics::how;
 use super::status::SIGNING;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::info;
 use volttron_crds::{
-    Condition, Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus,
-    well_known,
+    Condition, Decision, Phase, VolttronCertRequest, VolttronCertRequestStatus, well_known,
 };
 
 /// Writes one request.
@@ -20,6 +21,7 @@ pub(super) struct Patches<'a> {
     api: Api<VolttronCertRequest>,
     name: String,
     uid: Option<String>,
+    has_written: AtomicBool,
 }
 
 impl<'a> Patches<'a> {
@@ -30,7 +32,13 @@ impl<'a> Patches<'a> {
             api: Api::namespaced(context.client.clone(), &namespace),
             name: request.name_any(),
             uid: request.uid(),
+            has_written: AtomicBool::new(false),
         }
+    }
+
+    /// Whether status is as a step wanted it.
+    pub(super) fn have_written(&self) -> bool {
+        self.has_written.load(Ordering::Relaxed)
     }
 
     pub(super) fn context(&self) -> &'a Context {
@@ -82,6 +90,7 @@ impl<'a> Patches<'a> {
         next: VolttronCertRequestStatus,
     ) -> Result<VolttronCertRequest, Error> {
         if request.status.as_ref() == Some(&next) {
+            self.has_written.store(true, Ordering::Relaxed);
             return Ok(request.clone());
         }
         let patch = json!({
@@ -95,6 +104,7 @@ impl<'a> Patches<'a> {
             .patch_status(&self.name, &parameters(), &Patch::Apply(patch))
             .await
             .attempt("write the status of the request")?;
+        self.has_written.store(true, Ordering::Relaxed);
         self.tell(request, &next);
         Ok(written)
     }
@@ -165,12 +175,12 @@ impl<'a> Patches<'a> {
             request = %full_name(before), uid = before.uid().unwrap_or_default(),
             instance = %instance_of(before),
             common_name = next.common_name.as_deref().unwrap_or("unknown"),
-            requester = %before.spec.requester,
+            requester = before.spec.requester.as_str(),
             key = next.key_fingerprint.as_deref().unwrap_or_default(),
             carried_by = decision.request.as_deref().unwrap_or_default(),
             "decision"
         );
-        self.context.metrics.decided(word, how);
+        self.context.metrics.counts.decided(!denied, decision.how);
         let events = &self.context.events;
         if denied {
             events.warning(
@@ -196,14 +206,6 @@ fn message(conditions: &[Condition], kind: &str) -> String {
 fn reason<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a str> {
     let condition = conditions.iter().find(|condition| condition.type_ == kind);
     condition.map(|condition| condition.reason.as_str())
-}
-
-fn how(how: DecisionHow) -> &'static str {
-    match how {
-        DecisionHow::Manual => "manual",
-        DecisionHow::Renewal => "renewal",
-        DecisionHow::Policy => "policy",
-    }
 }
 
 /// The pod that waits for this request. Only a service account of the same namespace may name one,

@@ -10,6 +10,8 @@ use crate::controller::secrets::SecretIndex;
 use crate::controller::triggers::Triggers;
 use crate::pki::Authority;
 use crate::revocation::{Certificate, Ledger, Why};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Fuse, FusedFuture};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -63,6 +65,7 @@ pub(in crate::controller) struct Publication {
 }
 
 /// Where a broker takes AMQP connections.
+#[derive(Clone)]
 pub(in crate::controller) struct Target {
     /// `host:port`.
     pub(in crate::controller) address: String,
@@ -119,8 +122,10 @@ impl Keeper {
 
     async fn run(mut self) {
         let mut batch = Vec::new();
+        // Beside the orders: a broker that hangs keeps a trial for seconds, and denials do not wait.
+        let mut trial = Fuse::terminated();
         loop {
-            let trial = self.next_trial;
+            let (rests, next_trial) = (trial.is_terminated(), self.next_trial);
             tokio::select! {
                 count = self.orders.recv_many(&mut batch, 512) => {
                     if count == 0 {
@@ -128,7 +133,10 @@ impl Keeper {
                     }
                     self.handle(std::mem::take(&mut batch)).await;
                 }
-                () = tokio::time::sleep_until(trial), if self.is_unproven() => self.try_out().await,
+                () = tokio::time::sleep_until(next_trial), if rests && self.is_unproven() => {
+                    trial = self.trial();
+                }
+                (number, seen) = &mut trial => self.tried(number, seen).await,
             }
         }
     }
@@ -247,36 +255,52 @@ impl Keeper {
         Ok(())
     }
 
-    /// Tries whether the broker refuses the canary.
-    async fn try_out(&mut self) {
+    /// Asks whether the broker refuses the canary of the list that was signed last.
+    fn trial(&self) -> Fuse<BoxFuture<'static, (i64, Probe)>> {
         let (Some(publication), Some(list)) = (&self.publication, &self.list) else {
-            return;
+            return Fuse::terminated();
         };
-        let Target {
-            address,
-            server_name,
-            roots,
-        } = &publication.target;
-        let canary = ClientPair {
-            chain: &list.canary.chain,
-            key: &list.canary.key,
-        };
-        let seen = probe(address, server_name, roots, Some(canary)).await;
-        debug!(instance = %self.reference, number = list.number, %seen, "revocation list tried");
+        let (target, canary) = (publication.target.clone(), list.canary.clone());
         let number = list.number;
+        let trial = async move {
+            let Target {
+                address,
+                server_name,
+                roots,
+            } = &target;
+            let canary = ClientPair {
+                chain: &canary.chain,
+                key: &canary.key,
+            };
+            let seen = probe(address, server_name, roots, Some(canary)).await;
+            (number, seen)
+        };
+        trial.boxed().fuse()
+    }
+
+    /// Notes what the broker made of the canary of list `number`.
+    async fn tried(&mut self, number: i64, seen: Probe) {
+        debug!(instance = %self.reference, number, %seen, "revocation list tried");
         self.view().last_probe = seen.to_string();
+        let is_latest = self.list.as_ref().is_some_and(|list| list.number == number);
         if seen == Probe::Refused(RefusedBy::Revoked) {
             if let Err(error) = self.proven(number).await {
                 warn!(instance = %self.reference, error = %chain(&error), "what was proven of the revocation list could not be written down");
             } else {
                 return;
             }
-        } else if !list.can_be_tried(Timestamp::now()) {
+        } else if is_latest
+            && let Some(list) = &self.list
+            && !list.can_be_tried(Timestamp::now())
+        {
             // A new one is made for the next reconcile of the instance.
             self.triggers.instance(self.reference.clone());
         }
-        self.next_trial = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(LAST_TRIAL);
+        // A list that was signed meanwhile is tried at once.
+        if is_latest {
+            self.next_trial = Instant::now() + self.pause;
+            self.pause = (self.pause * 2).min(LAST_TRIAL);
+        }
     }
 
     async fn proven(&mut self, number: i64) -> Result<(), Error> {
@@ -287,20 +311,24 @@ impl Keeper {
         ledger.enforced = number;
         self.save(&ledger).await?;
         info!(instance = %self.reference, number, "the broker enforces the revocation list");
-        // Where one of two certificates of a name was revoked, its connection may be open still.
         let users = self.publication.as_ref().and_then(|it| it.users.clone());
-        for name in ledger.revoked_after(before) {
-            if let (Some(users), Ok(name)) = (&users, name.parse())
-                && let Err(error) = users.disconnect(name).await
-            {
-                warn!(instance = %self.reference, error = %chain(&error), "connections of a revoked certificate could not be closed");
-            }
-        }
         let waiting = std::mem::take(&mut self.view().waiting);
-        for request in waiting {
-            self.triggers.request(request);
-        }
-        self.triggers.instance(self.reference.clone());
+        let (instance, triggers) = (self.reference.clone(), self.triggers.clone());
+        // Beside the orders, as a trial is.
+        tokio::spawn(async move {
+            // Where one of two certificates of a name was revoked, its connection may be open still.
+            for name in ledger.revoked_after(before) {
+                if let (Some(users), Ok(name)) = (&users, name.parse())
+                    && let Err(error) = users.disconnect(name).await
+                {
+                    warn!(%instance, error = %chain(&error), "connections of a revoked certificate could not be closed");
+                }
+            }
+            for request in waiting {
+                triggers.request(request);
+            }
+            triggers.instance(instance);
+        });
         Ok(())
     }
 

@@ -134,7 +134,7 @@ fn an_intermediate_authority_needs_its_root_and_serves_its_chain() {
     let request = checked("central.a.b", &agent);
     let signed = sign(&loaded, &request, &SerialNumber::random(), &YEAR, now()).unwrap();
     assert_eq!(
-        certificate_blocks(&signed.chain).unwrap().len(),
+        certificate_blocks(&signed.chain, CHAIN).unwrap().len(),
         2,
         "leaf and intermediate, no root"
     );
@@ -341,9 +341,9 @@ fn the_distribution_point_is_in_the_certificate_where_there_is_one() {
 
 #[test]
 fn an_authority_with_a_name_of_many_parts_signs_under_that_very_name() {
-    // openssl makes it now.
-    let now = Timestamp::now();
     let (certificate, key) = in_a_directory_tree();
+    // openssl has made it just now.
+    let now = Timestamp::now();
     let authority = Authority::load(&certificate, &key, None, now).unwrap();
     let request = checked("central.a.b", &KeyPair::generate().unwrap());
     let signed = sign(&authority, &request, &SerialNumber::random(), &YEAR, now).unwrap();
