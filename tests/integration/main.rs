@@ -8,6 +8,7 @@ mod broker;
 mod certificates;
 mod decisions;
 mod denied_anyway;
+mod events;
 mod gate;
 mod gate_down;
 mod hostile;

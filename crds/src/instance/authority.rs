@@ -1,6 +1,7 @@
 //! `spec.ca`: where an instance's certificate authority comes from.
 
 use super::parse_or;
+use crate::explain::with_values_explained;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub struct GeneratedAuthority {
     pub subject: Subject,
     /// Algorithm of the CA's key.
     #[serde(default)]
+    #[schemars(transform = with_values_explained)]
     pub key_algorithm: KeyAlgorithm,
     /// Life of the CA certificate, as hours, minutes and seconds (`87600h` is ten years). From 1h
     /// to 262800h.
@@ -109,11 +111,13 @@ pub enum KeyAlgorithm {
 }
 
 /// A Secret in the namespace of the object that names it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretReference {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = kube::core::Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+        .message("must be the name of a Secret: lower-case letters, digits, '-' and '.', such as central-ca"))]
     pub name: String,
 }
 

@@ -16,6 +16,7 @@ pub use requests::{
 };
 pub use status::{AuthorityStatus, OtherAuthorityStatus, RequestCounts, VolttronInstanceStatus};
 
+use crate::explain::with_values_explained;
 use crate::names::{InstanceName, InvalidName};
 use crate::parse_duration;
 use kube::{CustomResource, KubeSchema, ResourceExt};
@@ -43,8 +44,8 @@ use std::time::Duration;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.amqpAddress"),
-    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.requests.pending", description = "Requests that wait for an administrator."),
-    printcolumn(name = "Issued", type_ = "integer", json_path = ".status.requests.issued"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.requests.pending", description = "Requests that wait for an administrator, or for room."),
+    printcolumn(name = "Issued", type_ = "integer", json_path = ".status.requests.issued", description = "Requests whose certificate is signed and valid."),
     printcolumn(name = "CA Expires", type_ = "string", json_path = ".status.ca.notAfter", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -65,6 +66,7 @@ pub struct VolttronInstanceSpec {
     /// The message bus. RabbitMQ (`rmq`) with TLS is the only one there is: ZeroMQ and plaintext
     /// remotes are not supported.
     #[serde(default)]
+    #[schemars(transform = with_values_explained)]
     pub message_bus: MessageBus,
 
     /// Where the certificate authority comes from. Default: a generated one. A change replaces the

@@ -2,6 +2,7 @@
 //! approves without an administrator.
 
 use super::parse_or;
+use crate::explain::with_values_explained;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -12,23 +13,22 @@ use std::time::Duration;
 /// Which requests are approved without an administrator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApprovalSpec {
-    /// `Never`: an administrator decides on each request. `Renewals`: after one was approved, later
-    /// requests of the same requester for the same common name are approved as renewals. `Always`:
-    /// every request is approved, as with VOLTTRON's `auto_allow_csr`; anyone who can file a request
-    /// gets a certificate.
+    /// Which requests are approved without an administrator.
     #[serde(default)]
+    #[schemars(transform = with_values_explained)]
     pub auto: AutoApproval,
 }
 
 /// Which requests are approved without an administrator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AutoApproval {
-    /// None.
+    /// None: an administrator decides on each.
     Never,
-    /// Those of an identity that an administrator has approved before.
+    /// After an administrator has approved one, later ones of the same requester for the same
+    /// common name.
     #[default]
     Renewals,
-    /// All.
+    /// All, as with VOLTTRON's `auto_allow_csr`: anyone who can file a request gets a certificate.
     Always,
 }
 
@@ -62,6 +62,11 @@ pub struct RequestsSpec {
     #[serde(default = "default_max_pending_per_requester")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_pending_per_requester: i32,
+    /// How many of them may be in one namespace, the instance's own included: who may make service
+    /// accounts there has as many requesters as they like.
+    #[serde(default = "default_max_pending_per_namespace")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_pending_per_namespace: i32,
 }
 
 impl RequestsSpec {
@@ -79,6 +84,7 @@ impl Default for RequestsSpec {
             pending_ttl: default_pending_ttl(),
             max_pending: default_max_pending(),
             max_pending_per_requester: default_max_pending_per_requester(),
+            max_pending_per_namespace: default_max_pending_per_namespace(),
         }
     }
 }
@@ -181,6 +187,10 @@ fn default_max_pending() -> i32 {
 
 fn default_max_pending_per_requester() -> i32 {
     100
+}
+
+fn default_max_pending_per_namespace() -> i32 {
+    500
 }
 
 #[cfg(test)]

@@ -67,10 +67,13 @@ pub struct OtherAuthorityStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestCounts {
-    /// Waiting for an administrator, or approved and not signed yet.
+    /// In phase Pending: they wait for an administrator, or for room.
     pub pending: i64,
+    /// Approved, and not signed yet.
+    #[serde(default)]
+    pub approved: i64,
     /// Signed and valid.
     pub issued: i64,
-    /// Denied by an administrator.
+    /// Denied.
     pub denied: i64,
 }

@@ -72,6 +72,7 @@ pub(super) struct Context {
     pub(super) trust_settle: SignedDuration,
     /// Bounds the certificates that are being written at once.
     pub(super) writes: Semaphore,
+    writes_at_once: usize,
     attempts: Mutex<HashMap<String, u32>>,
 }
 
@@ -82,7 +83,6 @@ impl Context {
         settings: &Settings,
         caches: Caches,
         triggers: Triggers,
-        events: Events,
         metrics: Metrics,
     ) -> Self {
         let Caches {
@@ -115,12 +115,18 @@ impl Context {
             stamping: watch::Sender::new(Stamping::at_start(settings.expect_stamping)),
             first_request: Notify::new(),
             triggers,
-            events,
+            events: Events::new(metrics.counts.events_dropped.clone()),
             metrics,
             trust_settle: SignedDuration::from_secs(settings.trust_settle_seconds.into()),
             writes: Semaphore::new(settings.concurrency.into()),
+            writes_at_once: settings.concurrency.into(),
             attempts: Mutex::default(),
         }
+    }
+
+    /// Whether certificates are being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writes.available_permits() < self.writes_at_once
     }
 
     /// Whether everything that a decision on a request is made from has been read.
@@ -140,18 +146,12 @@ impl Context {
         request: &VolttronCertRequest,
     ) -> (Option<Arc<InstanceRuntime>>, Option<Waiting>) {
         let reference = instance_of(request);
-        let name = || {
-            format!(
-                "{}/{}",
-                reference.namespace.as_deref().unwrap_or_default(),
-                reference.name
-            )
-        };
         let Some(instance) = self.instances.get(&reference) else {
-            return (None, Some(Waiting::Instance(name())));
+            return (None, Some(Waiting::Instance(request.instance_full_name())));
         };
         if instance.metadata.deletion_timestamp.is_some() {
-            return (None, Some(Waiting::InstanceDeleted(name())));
+            let name = request.instance_full_name();
+            return (None, Some(Waiting::InstanceDeleted(name)));
         }
         let Some(runtime) = self.runtimes.of(&reference) else {
             return (

@@ -17,6 +17,7 @@ mod revocations;
 mod room;
 mod runtime;
 mod secrets;
+mod text;
 mod triggers;
 
 use crate::leadership::{self, Election, Leadership};
@@ -26,7 +27,6 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::client::ClientBuilder;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{Controller, WatchStreamExt, controller, predicates, reflector as reflect};
@@ -38,6 +38,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use volttron_crds::{VolttronCertRequest, VolttronInstance, well_known};
 
@@ -84,6 +85,10 @@ const REQUESTS_AT_ONCE: u16 = 512;
 /// seconds each time, so that there must be places for many of them beside those that are well.
 const INSTANCES_AT_ONCE: u16 = 256;
 
+/// How long the Lease is kept after the last work, for Events that wait. They are published from
+/// the moment on when the replica is asked to stop, beside the work it has in hand.
+const LAST_EVENTS: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Runs the controller until SIGTERM or SIGINT: it stands by, and leads whenever it has the Lease.
 ///
 /// # Errors
@@ -125,12 +130,6 @@ async fn lead(
     health: &health::Health,
     stop: CancellationToken,
 ) {
-    let reporter = Reporter {
-        controller: "volttron-operator".into(),
-        instance: settings.pod_name.clone(),
-    };
-    let recorder = Recorder::new(client.clone(), reporter);
-    let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
     let (identities, room) = (identities::Identities::default(), room::Room::default());
     let approvals = approvals::Approvals::default();
@@ -162,7 +161,6 @@ async fn lead(
             approvals,
         },
         triggers,
-        events,
         metrics::Metrics::new(health.counts()),
     ));
 
@@ -173,6 +171,9 @@ async fn lead(
     if settings.expect_stamping {
         tokio::spawn(gate::watch_stamping(context.clone(), stop.clone()));
     }
+    let reporter = settings.pod_name.as_deref().unwrap_or("volttron-operator");
+    let publishing = events::publish(context.clone(), reporter.to_owned(), stop.clone());
+    let publishing = AbortOnDropHandle::new(tokio::spawn(publishing));
 
     let owned = watcher::Config::default().labels(&format!(
         "{}={}",
@@ -195,6 +196,10 @@ async fn lead(
         .run(request::reconcile, request::on_error, context.clone())
         .for_each(|_| std::future::ready(()));
     tokio::join!(instance_controller, request_controller);
+    context.events.close();
+    if tokio::time::timeout(LAST_EVENTS, publishing).await.is_err() {
+        warn!("not all Events could be published; the next leader tells what was decided");
+    }
 }
 
 /// A cache of all `K`, and the stream of those that a user changed. Status written by this

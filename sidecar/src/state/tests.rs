@@ -212,6 +212,16 @@ fn a_status_that_is_lost_for_a_moment_does_not_close_the_connection() {
 }
 
 #[test]
+fn a_request_that_nobody_decided_on_says_so_and_not_that_a_certificate_ran_out() {
+    let mut lapsed = status(Phase::Expired);
+    lapsed.not_after = None;
+    lapsed.conditions = condition("Issued", false, "nobody decided on it within 168h");
+    let link = Link::Idle;
+    let observed = present(Some(&lapsed), &link);
+    assert_next(&observed, State::Expired, Order::Leave, "within 168h");
+}
+
+#[test]
 fn a_certificate_is_not_used_beyond_its_end() {
     let issued = status(Phase::Issued);
     let link = Link::Open(None);

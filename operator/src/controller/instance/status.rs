@@ -6,6 +6,7 @@ use super::rotate::Rotation;
 use super::{Fault, gate_fault};
 use crate::controller::gate::{GateState, Stamping};
 use crate::controller::runtime::Authorities;
+use crate::controller::text::{MESSAGE, shortened};
 use crate::pki::Authority;
 use jiff::Timestamp;
 use volttron_crds::{
@@ -64,7 +65,7 @@ pub(super) fn next(
         let (reason, message) = fault.map_or((reason, message), |fault| {
             (fault.reason, fault.message.as_str())
         });
-        let message: String = message.chars().take(1000).collect();
+        let message = shortened(message.to_owned(), MESSAGE);
         let conditions = &mut status.conditions;
         set_condition(
             conditions,
@@ -192,7 +193,7 @@ fn set_rotating(
         Rotation::Resting(None) | Rotation::Stepped => return,
     };
     let conditions = &mut status.conditions;
-    let message: String = message.chars().take(1000).collect();
+    let message = shortened(message, MESSAGE);
     set_condition(
         conditions,
         ROTATING,
@@ -207,7 +208,8 @@ fn set_rotating(
 fn count(phases: impl Iterator<Item = Option<Phase>>) -> RequestCounts {
     phases.fold(RequestCounts::default(), |mut counts, phase| {
         match phase {
-            None | Some(Phase::Pending | Phase::Approved) => counts.pending += 1,
+            None | Some(Phase::Pending) => counts.pending += 1,
+            Some(Phase::Approved) => counts.approved += 1,
             Some(Phase::Issued) => counts.issued += 1,
             Some(Phase::Denied) => counts.denied += 1,
             Some(Phase::Failed | Phase::Expired) => {}

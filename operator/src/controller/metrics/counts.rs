@@ -67,6 +67,7 @@ const ISSUANCE_SECONDS: [f64; 13] = [
 pub(in crate::controller) struct Counts {
     reconciles: Family<Reconciled, Counter>,
     decisions: Family<Decided, Counter>,
+    pub(in crate::controller) events_dropped: Counter,
     issued: Counter,
     issuance_seconds: Histogram,
 }
@@ -76,6 +77,7 @@ impl Default for Counts {
         let counts = Self {
             reconciles: Family::default(),
             decisions: Family::default(),
+            events_dropped: Counter::default(),
             issued: Counter::default(),
             issuance_seconds: Histogram::new(ISSUANCE_SECONDS),
         };
@@ -110,6 +112,11 @@ impl Counts {
             "decisions",
             "Decisions that took effect, by how they came about",
             self.decisions.clone(),
+        );
+        registry.register(
+            "events_dropped",
+            "Events that were not published, because too many waited or the API server took none",
+            self.events_dropped.clone(),
         );
         registry.register(
             "certificates_issued",

@@ -5,6 +5,7 @@ use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
 use super::super::metrics::how;
 use super::status::SIGNING;
+use crate::approval::{TURNED_AWAY, WAITING_FOR_APPROVAL};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
@@ -125,7 +126,17 @@ impl<'a> Patches<'a> {
         let said = before.status.as_ref();
         let same_failure =
             said.map(|it| failure(&it.conditions)) == Some(failure(&next.conditions));
-        if before.phase() == Some(phase) && (phase != Phase::Failed || same_failure) {
+        let waits_for = reason(&next.conditions, "Issued").unwrap_or_default();
+        let same = match phase {
+            Phase::Failed => same_failure,
+            // The status says so; it is of no interest to others.
+            Phase::Pending if TURNED_AWAY.contains(&waits_for) => true,
+            Phase::Pending => {
+                said.and_then(|it| reason(&it.conditions, "Issued")) == Some(waits_for)
+            }
+            _ => true,
+        };
+        if before.phase() == Some(phase) && same {
             return;
         }
         info!(request = %full_name(before), %common_name, ?phase, "phase");
@@ -133,16 +144,22 @@ impl<'a> Patches<'a> {
         let events = &self.context.events;
         let issued = message(&next.conditions, "Issued");
         match phase {
+            Phase::Pending if TURNED_AWAY.contains(&waits_for) => {}
+            Phase::Pending if waits_for != WAITING_FOR_APPROVAL => {
+                events.normal(before, "Pending", "Review", issued);
+            }
             Phase::Pending => events.normal(before, "Pending", "Review", format!(
                 "{common_name} asks for a certificate; approve with `kubectl annotate vcr -n {} {} \
                  {}=approved`",
                 before.namespace().unwrap_or_default(), self.name, well_known::DECISION,
             )),
-            Phase::Approved if reason(&next.conditions, "Issued") == Some(SIGNING) => {}
+            Phase::Approved if waits_for == SIGNING => {}
             Phase::Approved => events.normal(before, "Waiting", "Approve", issued),
             Phase::Issued => events.normal(before, "Issued", "Sign", issued),
             Phase::Expired => events.warning(before, "Expired", "Expire", issued),
-            Phase::Failed => events.warning(before, "Failed", "Check", failure(&next.conditions)),
+            Phase::Failed => {
+                events.minor_warning(before, "Failed", "Check", failure(&next.conditions));
+            }
             // The decision has its Event already.
             Phase::Denied => {
                 if let Some(pod) = waiting_pod(before) {
@@ -181,18 +198,7 @@ impl<'a> Patches<'a> {
             "decision"
         );
         self.context.metrics.counts.decided(!denied, decision.how);
-        let events = &self.context.events;
-        if denied {
-            events.warning(
-                before,
-                "Denied",
-                "Deny",
-                message(&next.conditions, "Denied"),
-            );
-        } else {
-            let note = message(&next.conditions, "Approved");
-            events.normal(before, "Approved", "Approve", note);
-        }
+        self.context.events.decided(before, next);
     }
 }
 

@@ -248,7 +248,7 @@ async fn take_step(
             if survey.standing.denial_waits {
                 let next = status::read(survey.basis(request));
                 patches.status(request, next).await?;
-                return ended.map(|()| Some(CONFLICT_RETRY));
+                return ended.map(|_| Some(CONFLICT_RETRY));
             }
             let next = status::denied(survey.basis(request), &ruling, &ended);
             patches.status(request, next).await?;

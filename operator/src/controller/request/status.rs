@@ -2,15 +2,13 @@
 
 use crate::approval::{APPROVAL_ENDED, Ruling, Standing, WAITING_FOR_APPROVAL, Waiting, verdict};
 use crate::controller::error::Error;
+use crate::controller::text::{MESSAGE, shortened};
 use crate::pki::{CheckedRequest, Rejection, SerialNumber, SignedCertificate};
 use jiff::{SignedDuration, Timestamp, Unit};
 use volttron_crds::{
     Decision, DecisionHow, LocalReference, Phase, VolttronCertRequest, VolttronCertRequestStatus,
     set_condition,
 };
-
-/// The longest message of a condition; what was asked for may be quoted in it.
-const MESSAGE: usize = 1000;
 
 /// The reason of condition `Issued` while a certificate is made, which takes a moment.
 pub(super) const SIGNING: &str = "Signing";
@@ -251,6 +249,7 @@ struct Next {
 impl Next {
     fn of(basis: Basis<'_>) -> Self {
         let mut status = basis.request.status.clone().unwrap_or_default();
+        status.instance = Some(basis.request.instance_full_name());
         if let Some(checked) = basis.checked {
             status.common_name = Some(checked.common_name.to_string());
             status.key_algorithm = Some(checked.key.algorithm.to_string());
@@ -384,7 +383,7 @@ impl Next {
     }
 
     fn condition(&mut self, kind: &str, holds: bool, reason: &str, message: &str) {
-        let message: String = message.chars().take(MESSAGE).collect();
+        let message = shortened(message.to_owned(), MESSAGE);
         set_condition(
             &mut self.status.conditions,
             kind,

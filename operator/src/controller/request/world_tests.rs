@@ -243,7 +243,7 @@ impl World {
             }
             Step::Keep(_) => status::kept(basis),
             Step::Deny(_) if standing.denial_waits => status::read(basis),
-            Step::Deny(ruling) => status::denied(basis, &ruling, &Ok(())),
+            Step::Deny(ruling) => status::denied(basis, &ruling, &Ok(None)),
             Step::Expire => status::expired(basis),
         };
         let is_in = |phase| matches!(phase, Some(Phase::Approved | Phase::Issued));

@@ -235,8 +235,22 @@ fn only_the_very_certificate_is_adopted() {
 fn serial_numbers_survive_being_written() {
     let serial = SerialNumber::random();
     assert_eq!(SerialNumber::parse(&serial.to_string()), Some(serial));
-    assert_eq!(SerialNumber::parse("12"), None);
     assert_ne!(SerialNumber::random(), SerialNumber::random());
+}
+
+/// DER would cut a leading zero, so that another number would be in the certificate, and RFC 5280,
+/// section 4.1.2.2, has no negative ones.
+#[test]
+fn no_other_number_is_read_as_a_serial_number() {
+    let rest = "0".repeat(30);
+    for first in ["40", "5a", "7f"] {
+        let text = format!("{first}{rest}");
+        assert_eq!(SerialNumber::parse(&text).unwrap().to_string(), text);
+    }
+    for first in ["00", "01", "3f", "80", "c0", "ff", "4", "400", "g0", ""] {
+        assert_eq!(SerialNumber::parse(&format!("{first}{rest}")), None);
+    }
+    assert_eq!(SerialNumber::parse("40"), None);
 }
 
 #[test]
