@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lints the chart and checks what it renders, without a cluster. HELM names another helm than the one on the PATH or in the cache.
+# Lints the chart and checks what it renders, without a cluster, and tries its alerts. HELM and PROMTOOL name others than those on the
+# PATH or in the cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,8 +21,24 @@ render() { "$helm" template volttron-operator "$chart" --namespace volttron-syst
 render | check --crds crds/yaml
 for values in "$chart"/ci/*.yaml; do
   "$helm" lint --strict --quiet "$chart" --values "$values"
-  render --values "$values" | check --crds crds/yaml --skip ServiceMonitor
+  render --values "$values" | check --crds crds/yaml --skip ServiceMonitor --skip PrometheusRule
 done
+
+# Prometheus' own tool, out of Debian's package, which is not installed: it would start a server.
+promtool=${PROMTOOL:-$(command -v promtool || echo "$cache/prometheus/usr/bin/promtool")}
+if [ ! -x "$promtool" ]; then
+  command -v apt-get >/dev/null || { echo "promtool is missing: put it on the PATH, or set PROMTOOL" >&2; exit 1; }
+  package=$(mktemp -d)
+  trap 'rm -rf "$package"' EXIT
+  (cd "$package" && { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; })
+  dpkg-deb -x "$package"/prometheus_*.deb "$package/files"
+  mkdir -p "$cache/prometheus/usr/bin"
+  # Renamed as a whole, so that no other run finds half of it.
+  mv "$package/files/usr/bin/promtool" "$cache/prometheus/usr/bin/promtool.$$"
+  mv "$cache/prometheus/usr/bin/promtool.$$" "$cache/prometheus/usr/bin/promtool"
+fi
+"$promtool" check rules "$chart/files/alerts.yaml"
+"$promtool" test rules charts/alerts-test.yaml
 
 # A check that cannot fail is none.
 if render | sed 's/runAsNonRoot:/runAsNotRoot:/' | check 2>/dev/null; then

@@ -1,6 +1,7 @@
 //! [`VolttronCertRequest`]: an agent of another instance asks for a certificate.
 
 use crate::conditions::Condition;
+use crate::explain::with_values_explained;
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,12 +24,13 @@ use serde::{Deserialize, Serialize};
     selectable = ".status.phase",
     validation = kube::core::Rule::new("self.metadata.name.size() <= 249")
         .message("metadata.name must be at most 249 characters: the certificate goes into a Secret named <name>-tls"),
-    printcolumn(name = "Instance", type_ = "string", json_path = ".spec.instanceRef.name"),
+    printcolumn(name = "Instance", type_ = "string", json_path = ".status.instance", description = "The instance that is asked, with its namespace."),
     printcolumn(name = "Common Name", type_ = "string", json_path = ".status.commonName", description = "The identity that is asked for, read from the signing request."),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Requester", type_ = "string", json_path = ".spec.requester"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.notAfter"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Issued')].reason", priority = 1, description = "Why it is not issued, as condition Issued says."),
     printcolumn(name = "Key", type_ = "string", json_path = ".status.keyAlgorithm", priority = 1),
     printcolumn(name = "Fingerprint", type_ = "string", json_path = ".status.keyFingerprint", priority = 1)
 )]
@@ -66,6 +68,16 @@ impl VolttronCertRequest {
         named.or_else(|| self.namespace()).unwrap_or_default()
     }
 
+    /// The instance this request is for, as `<namespace>/<name>`.
+    #[must_use]
+    pub fn instance_full_name(&self) -> String {
+        format!(
+            "{}/{}",
+            self.instance_namespace(),
+            self.spec.instance_ref.name
+        )
+    }
+
     /// Name of the Secret that carries the certificate, in the request's namespace.
     #[must_use]
     pub fn secret_name(&self) -> String {
@@ -84,32 +96,39 @@ impl VolttronCertRequest {
 }
 
 /// A [`crate::VolttronInstance`], by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceReference {
     /// Name of the VolttronInstance (its metadata.name).
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = kube::core::Rule::new("self.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')")
+        .message("must be the metadata.name of a VolttronInstance: lower-case letters, digits and '-', beginning with a letter, such as central"))]
     pub name: String,
     /// Namespace of the VolttronInstance. Default: the request's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = kube::core::Rule::new("self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')")
+        .message("must be the name of a namespace: lower-case letters, digits and '-', such as volttron"))]
     pub namespace: Option<String>,
 }
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// Waits for an administrator, or for the instance to appear.
+    /// Waits for an administrator's decision, or for what condition `Issued` names: its instance,
+    /// room, its namespace to be allowed.
     Pending,
-    /// Approved; the certificate is not signed yet.
+    /// Approved and not signed yet; condition `Issued` says what is in the way.
     Approved,
     /// The certificate is signed and the broker takes connections with it.
     Issued,
-    /// Denied by an administrator: no certificate, no access.
+    /// Denied, by an administrator or because its identity was denied with another request: no
+    /// certificate, no access.
     Denied,
-    /// Cannot be signed; the condition `Failed` says why.
+    /// Cannot be signed; condition `Failed` says why.
     Failed,
-    /// The certificate has run out.
+    /// The certificate has run out, or nobody decided within the instance's `requests.pendingTTL`;
+    /// condition `Issued` says which.
     Expired,
 }
 
@@ -117,8 +136,12 @@ pub enum Phase {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolttronCertRequestStatus {
+    /// The instance that is asked, as `<namespace>/<name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Where the request stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = with_values_explained)]
     pub phase: Option<Phase>,
     /// `Approved`, `Denied`, `Issued` and `Failed`, and `Conflict` where another requester has or
     /// wants the same common name, each with reason and message.
@@ -134,7 +157,8 @@ pub struct VolttronCertRequestStatus {
     /// SHA-256 of the subject public key info (DER) that asks, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_fingerprint: Option<String>,
-    /// The decision in force.
+    /// The decision in force; one of an administrator also where something else keeps it from taking
+    /// effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
     /// The signed certificate with the chain up to, and without, the root (PEM). Public.
@@ -166,14 +190,19 @@ pub struct Decision {
     /// Who decided, as the API server knows the user; absent where it could not be stamped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When the controller recorded the decision (RFC 3339).
+    /// When the controller recorded the decision (RFC 3339). It stays when only the reason or the
+    /// signature changes afterwards.
     pub at: String,
     /// How it came about.
+    #[schemars(transform = with_values_explained)]
     pub how: DecisionHow,
     /// The request that carries the decision, as `<namespace>/<name>`, where it is another one of
     /// the same identity: the one whose approval this request renews, or whose denial holds for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// UID of that request. Another request may have its name later on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_uid: Option<String>,
     /// The approver's own words (`volttron.org/reason`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -5,6 +5,7 @@
 
 mod certificate_request;
 mod conditions;
+mod explain;
 mod instance;
 mod names;
 pub mod well_known;

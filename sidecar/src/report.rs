@@ -189,4 +189,31 @@ mod tests {
             assert!(answer.contains(line), "{line} is not in {answer}");
         }
     }
+
+    #[test]
+    fn the_table_of_metrics_is_complete() {
+        let mut text = String::new();
+        encode(&mut text, &Metrics::new().registry).unwrap();
+        let mut shown = Vec::new();
+        for line in text.lines() {
+            if let Some((name, kind)) = line
+                .strip_prefix("# TYPE ")
+                .and_then(|it| it.split_once(' '))
+            {
+                let total = if kind == "counter" { "_total" } else { "" };
+                shown.push((format!("{name}{total}"), kind.to_owned()));
+            }
+        }
+        let documentation = include_str!("../../docs/metrics.md");
+        let rows = documentation
+            .lines()
+            .filter(|line| line.starts_with("| `volttron_sidecar_"));
+        let documented: Vec<_> = rows
+            .map(|row| {
+                let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+                (cells[1].replace('`', ""), cells[2].to_owned())
+            })
+            .collect();
+        assert_eq!(shown, documented);
+    }
 }

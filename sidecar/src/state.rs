@@ -211,12 +211,11 @@ pub fn next(observed: &Observed<'_>, now: Timestamp) -> Next {
             step(State::Failed, why, Order::Leave)
         }
         Some(Phase::Expired) => {
-            let since = status.and_then(|status| status.not_after.as_deref());
-            step(
-                State::Expired,
-                expired(since.unwrap_or("some time ago")),
-                Order::Leave,
-            )
+            let ended = status.and_then(|status| status.not_after.as_deref());
+            // Where nobody decided in time, there was no certificate.
+            let lapsed = || message(status, "Issued").unwrap_or("nobody decided in time");
+            let why = ended.map_or_else(|| lapsed().to_owned(), expired);
+            step(State::Expired, why, Order::Leave)
         }
         phase => undecided_or_issued(observed, now, phase, status, (name, namespace)),
     }
@@ -315,8 +314,9 @@ fn expired(since: impl fmt::Display) -> String {
 fn message<'a>(status: Option<&'a VolttronCertRequestStatus>, kind: &str) -> Option<&'a str> {
     let conditions = &status?.conditions;
     let condition = conditions.iter().find(|c| {
-        // `Approved` explains itself while it is not true, the others while they are.
-        let explains = (kind == "Approved") != (c.status == ConditionStatus::True.as_str());
+        // `Approved` and `Issued` explain themselves while they are not true, the others while they are.
+        let is_goal = ["Approved", "Issued"].contains(&kind);
+        let explains = is_goal != (c.status == ConditionStatus::True.as_str());
         c.type_ == kind && explains
     })?;
     Some(condition.message.as_str()).filter(|message| !message.is_empty())

@@ -83,19 +83,19 @@ impl Operator {
             .env("POD_NAMESPACE", crate::SYSTEM)
             .env("POD_NAME", format!("volttron-{}", self.launch.name))
             // The brokers' files follow at once.
-            .env("VOLTTRON_TRUST_SETTLE", "2")
+            .env("VOLTTRON_TRUST_SETTLE_SECONDS", "2")
             // Soon enough to be waited for.
-            .env("VOLTTRON_SUPERSEDED_GRACE", "3")
+            .env("VOLTTRON_SUPERSEDED_GRACE_SECONDS", "3")
             .env("RUST_LOG", "info,volttron_operator=debug")
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);
         if let Some(seconds) = self.launch.lease_seconds {
-            command.env("VOLTTRON_LEASE_DURATION", seconds.to_string());
+            command.env("VOLTTRON_LEASE_DURATION_SECONDS", seconds.to_string());
         }
         if let Some(seconds) = self.launch.superseded_grace {
-            command.env("VOLTTRON_SUPERSEDED_GRACE", seconds.to_string());
+            command.env("VOLTTRON_SUPERSEDED_GRACE_SECONDS", seconds.to_string());
         }
         let child = children::spawn(command).expect("the operator can be started");
         *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);

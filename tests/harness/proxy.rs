@@ -4,13 +4,15 @@ use crate::writes::Writes;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures::{FutureExt as _, StreamExt as _};
+use jiff::SignedDuration;
+use jiff::fmt::rfc2822;
 use kube::{Client, Config};
 use std::net::Ipv4Addr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,6 +36,8 @@ struct Shared {
     /// Which paths are answered with 503.
     refused: Mutex<Vec<String>>,
     hidden: Mutex<Hidden>,
+    /// By how many seconds the clock of the API server seems to be ahead.
+    ahead: AtomicI64,
 }
 
 /// What the API server seems not to serve.
@@ -62,6 +66,7 @@ impl FaultProxy {
             away: AtomicBool::new(false),
             refused: Mutex::default(),
             hidden: Mutex::default(),
+            ahead: AtomicI64::new(0),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -97,6 +102,11 @@ impl FaultProxy {
     /// Answers with 503 what goes to paths that begin with one of these, and nothing else.
     pub fn refuse(&self, paths: &[&str]) {
         *self.shared.refused() = paths.iter().map(ToString::to_string).collect();
+    }
+
+    /// By how much the clock of the API server seems to be ahead of the operator's.
+    pub fn set_ahead(&self, ahead: SignedDuration) {
+        self.shared.ahead.store(ahead.as_secs(), Ordering::SeqCst);
     }
 
     /// Answers as an API server that does not serve the paths which begin with `prefix`; or as it is again.
@@ -184,7 +194,11 @@ async fn forward(shared: &Shared, request: Request) -> Response {
     };
     match shared.upstream.send(Request::from_parts(parts, body)).await {
         Ok(answer) => {
-            let (parts, body) = answer.into_parts();
+            let (mut parts, body) = answer.into_parts();
+            if let Some(date) = parts.headers.get_mut(header::DATE) {
+                let ahead = SignedDuration::from_secs(shared.ahead.load(Ordering::SeqCst));
+                *date = later(date, ahead);
+            }
             let until = async move { cut.changed().map(drop).await };
             let stream = Body::new(body).into_data_stream();
             let stream = stream.take_until(Box::pin(until));
@@ -192,4 +206,14 @@ async fn forward(shared: &Shared, request: Request) -> Response {
         }
         Err(error) => failed(error.to_string()),
     }
+}
+
+/// A `Date` (RFC 9110, section 5.6.7) that is so much later.
+fn later(date: &HeaderValue, by: SignedDuration) -> HeaderValue {
+    let said = date.to_str().expect("a date is ASCII");
+    let said = rfc2822::DateTimeParser::new().parse_timestamp(said);
+    let then = said.expect("the API server sends a date") + by;
+    let then = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&then);
+    let then = then.expect("a date of four digits' years");
+    HeaderValue::try_from(then).expect("a date is ASCII")
 }

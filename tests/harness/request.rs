@@ -40,28 +40,39 @@ impl Playground {
     /// Makes a namespace whose service account `agent` files requests.
     pub async fn space(&self, name: &str) -> Space<'_> {
         let namespace = self.namespace(name).await;
-        let account = ServiceAccount {
+        self.space_of(namespace, "agent").await
+    }
+
+    async fn space_of(&self, namespace: String, account: &str) -> Space<'_> {
+        let made = ServiceAccount {
             metadata: ObjectMeta {
-                name: Some("agent".to_owned()),
+                name: Some(account.to_owned()),
                 ..ObjectMeta::default()
             },
             ..ServiceAccount::default()
         };
         Api::namespaced(self.admin(), &namespace)
-            .create(&PostParams::default(), &account)
+            .create(&PostParams::default(), &made)
             .await
             .expect("a service account");
-        let token = people::token(&self.admin(), &namespace, "agent").await;
+        let token = people::token(&self.admin(), &namespace, account).await;
         Space {
             playground: self,
-            user: format!("system:serviceaccount:{namespace}:agent"),
+            user: format!("system:serviceaccount:{namespace}:{account}"),
             agent: self.client_with_token(&token),
             namespace,
         }
     }
 }
 
-impl Space<'_> {
+impl<'a> Space<'a> {
+    /// The same namespace, with another service account that files requests.
+    pub async fn sibling(&self, account: &str) -> Space<'a> {
+        self.playground
+            .space_of(self.namespace.clone(), account)
+            .await
+    }
+
     /// The requests here, as the administrator.
     pub fn api(&self) -> Api<VolttronCertRequest> {
         Api::namespaced(self.playground.admin(), &self.namespace)

@@ -172,6 +172,8 @@ fn wrong_secrets(good: &Ca) -> Vec<WrongSecret> {
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     });
     let future = Ca::new("Future", |params| params.not_before = rcgen::date_time_ymd(2090, 1, 1));
+    let below = |root: &Ca| Some(Ca::root("unused").signed_by(root, "Issuing").secret(Some(root)));
+    let weak = Ca::new("Weak", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
     let leaf = Ca::new("Leaf", |params| params.is_ca = IsCa::ExplicitNoCa);
     let other_usage = Ca::new("CRLs only", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
     let broken = format!("{}{}", intermediate.certificate, good.certificate);
@@ -181,6 +183,8 @@ fn wrong_secrets(good: &Ca) -> Vec<WrongSecret> {
         ("mismatch", pair(&good.certificate, &root.key), "KeyMismatch", "tls.key does not fit tls.crt"),
         ("expired", pair(&expired.certificate, &expired.key), "Expired", "expired at 2021-01-01"),
         ("future", pair(&future.certificate, &future.key), "NotYetValid", "not valid before 2090-01-01"),
+        ("expired-root", below(&expired), "Expired", "certificate 2 of tls.crt (CN=Expired) expired at"),
+        ("weak-root", below(&weak), "KeyUsageForbidsSigning", "keyUsage of certificate 2 of tls.crt (CN=Weak)"),
         ("leaf", pair(&leaf.certificate, &leaf.key), "NotACertificateAuthority", "no CA certificate"),
         ("crl-only", pair(&other_usage.certificate, &other_usage.key), "KeyUsageForbidsSigning", "keyCertSign"),
         ("rootless", pair(&intermediate.certificate, &intermediate.key), "IncompleteChain", "without its root"),

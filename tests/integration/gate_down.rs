@@ -33,6 +33,8 @@ const WEAKENINGS: &[Weakening] = &[
     Weakening { kind: POLICY, name: GATE, patch: Some(r#"[{"op": "replace", "path": "/spec/failurePolicy", "value": "Ignore"}]"#), told: "has failurePolicy Ignore, not Fail" },
     Weakening { kind: BINDING, name: GATE, patch: Some(r#"[{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}]"#), told: "without Deny" },
     Weakening { kind: POLICY, name: GATE, patch: Some(r#"[{"op": "remove", "path": "/spec/validations/4"}]"#), told: "lacks the rule" },
+    Weakening { kind: BINDING, name: "volttron-auto-approval", patch: None, told: "ValidatingAdmissionPolicyBinding volttron-auto-approval is missing" },
+    Weakening { kind: POLICY, name: "volttron-auto-approval", patch: Some(r#"[{"op": "replace", "path": "/spec/validations/0/expression", "value": "true"}]"#), told: "lacks the rule \"having requests approved without" },
     Weakening { kind: BINDING, name: "volttron-status", patch: None, told: "ValidatingAdmissionPolicyBinding volttron-status is missing" },
     Weakening { kind: POLICY, name: "volttron-cleanup", patch: None, told: "ValidatingAdmissionPolicy volttron-cleanup is missing" },
 ];
@@ -175,6 +177,26 @@ fn a_controller_that_may_approve_proves_nothing() {
     });
 }
 
+/// Where there are no requests, only the trial on the instance can tell.
+#[test]
+fn a_controller_that_may_have_requests_approved_proves_nothing() {
+    run(async {
+        let playground = disturbed().await;
+        let space = playground.space("loose").await;
+        let instance = playground
+            .instance(&space.namespace, "loose", json!({}))
+            .await;
+        let account = "--serviceaccount=volttron-system:volttron-operator";
+        let role = "--clusterrole=volttron-operator-approver";
+        let args = ["-n", &space.namespace, "rolebinding", "loose"];
+        let create = [&["create"], &args[..], &[role, account]].concat();
+        kubectl(&playground, &create).await;
+        told(&playground, "the controller itself may approve requests").await;
+        kubectl(&playground, &[&["delete"], &args[..]].concat()).await;
+        instance.delete().await;
+    });
+}
+
 /// To decide on a request as it is decided already is no decision, and is let through.
 #[test]
 fn a_decision_that_the_controller_has_not_seen_yet_is_not_taken_for_a_hole() {
@@ -258,7 +280,7 @@ fn a_cluster_without_admission_policies_is_told_apart() {
         let lines = log
             .lines()
             .skip(start)
-            .filter(|line| line.contains("does not serve"));
+            .filter(|line| line.contains("does not serve") && !line.contains(" DEBUG "));
         assert!(lines.count() <= 4, "{}", playground.operator().log_tail());
         playground.proxy().hide(None);
         broker
@@ -345,7 +367,7 @@ async fn follow_the_advice(instance: &Instance<'_>) {
                 "CHART",
                 "--namespace",
                 "volttron-system",
-                "--reuse-values",
+                "--reset-then-reuse-values",
             ] => {
                 instance.playground.upgrade_chart().await;
             }

@@ -160,7 +160,19 @@ fn deleting_a_denial_brings_back_nothing_it_has_ended() {
         let third = space.phase("third", Phase::Pending).await;
         assert_eq!(how(&third), None);
         assert_eq!(space.get("first").await.phase(), Some(Phase::Denied));
+        // Nor by filing another request under the name of the denied one, as a sidecar does.
+        file(&space, "second", &broker.instance, name).await;
+        let second = space.phase("second", Phase::Pending).await;
+        assert_eq!(how(&second), None);
+        let first = space.get("first").await;
+        assert_eq!(first.phase(), Some(Phase::Denied));
         assert!(!broker.has_user(name).await);
+        // Once it is told apart from an approval that was ended, an approval is one.
+        lift(&space, "first").await;
+        space.phase("first", Phase::Pending).await;
+        space.approve("first").await;
+        space.issued("first").await;
+        space.issued("second").await;
     });
 }
 

@@ -4,7 +4,9 @@ use crate::killed::Seen;
 use crate::shared::{Turn, disturbed};
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::events::v1::Event;
 use kube::Api;
+use kube::api::ListParams;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use volttron_crds::Phase;
@@ -46,6 +48,7 @@ fn a_standby_does_nothing_and_takes_over_from_a_killed_leader_under_load() {
         );
         assert_leads(&standby.operator, true).await;
         assert!(!standby.proxy.writes().is_empty());
+        all_told(&space, &names).await;
 
         // What was the leader comes back as the standby.
         leader.start_again();
@@ -103,6 +106,7 @@ fn a_leader_that_is_asked_to_end_hands_over_at_once() {
         );
         standby.operator.wait_ready().await;
         all_issued(&space, &seen, &names).await;
+        all_told(&space, &names).await;
         playground.operator().start_again();
         playground.operator().wait_standing_by().await;
         standby.operator.terminate(SOON).await;
@@ -267,6 +271,25 @@ async fn all_issued(space: &Space<'_>, seen: &Seen, names: &[String]) {
     for name in names {
         seen.check(name);
     }
+}
+
+/// Waits until the approval of each request has its Event, whoever was to tell it; it has only one.
+async fn all_told(space: &Space<'_>, names: &[String]) {
+    let events = Api::<Event>::namespaced(space.playground.admin(), &space.namespace);
+    let what = "each approval has its Event";
+    let told = space.playground.eventually(what, SOON, async || {
+        let listed = events.list(&ListParams::default()).await;
+        let listed = listed.map_err(|error| error.to_string())?.items;
+        let approved = listed.iter();
+        let approved = approved.filter(|event| event.reason.as_deref() == Some("Approved"));
+        let told = approved.filter_map(|event| event.regarding.as_ref()?.name.clone());
+        let told: Vec<_> = told.collect();
+        match names.iter().find(|name| !told.contains(name)) {
+            None => Ok(told.len()),
+            Some(missing) => Err(format!("{missing} has none; {told:?} have")),
+        }
+    });
+    assert_eq!(told.await, names.len(), "an approval was told twice");
 }
 
 async fn issue(space: &Space<'_>, broker: &Broker<'_>, name: &str) {

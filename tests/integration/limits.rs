@@ -12,6 +12,7 @@ use volttron_tests::{Agent, Instance, SOON, Space, run};
 const WAITS: &str = "WaitingForApproval";
 const FULL: &str = "TooManyPending";
 const FULL_FOR_REQUESTER: &str = "TooManyPendingOfRequester";
+const FULL_IN_NAMESPACE: &str = "TooManyPendingOfNamespace";
 const SHUT_OUT: &str = "NamespaceNotAllowed";
 
 // None of these instances but `central` has a broker, so that nothing is signed; what was decided
@@ -225,6 +226,62 @@ fn only_so_many_requests_of_one_requester_wait_at_once_and_the_oldest_is_next() 
         )
         .await;
         space.says("r6", "Issued", WAITS).await;
+        instance.delete().await;
+    });
+}
+
+#[test]
+fn service_accounts_of_one_namespace_share_its_room_and_leave_that_of_others() {
+    run(async {
+        let playground = disturbed().await;
+        let (crowd, other) = (
+            playground.space("crowd").await,
+            playground.space("beside").await,
+        );
+        let (second, third) = (crowd.sibling("second").await, crowd.sibling("third").await);
+        let limit = json!({"requests": {
+            "maxPending": 5, "maxPendingPerRequester": 1, "maxPendingPerNamespace": 2,
+        }});
+        // It is the instance's own namespace, which is no better than others.
+        let instance = playground.instance(&crowd.namespace, "shared", limit).await;
+        file(&crowd, "r1", &instance).await;
+        crowd.says("r1", "Issued", WAITS).await;
+        file(&second, "r2", &instance).await;
+        crowd.says("r2", "Issued", WAITS).await;
+        file(&third, "r3", &instance).await;
+        let says = crowd.says("r3", "Issued", FULL_IN_NAMESPACE).await;
+        let expected = format!("2 requests in namespace {} ", crowd.namespace);
+        assert!(
+            says.starts_with(&expected) && says.contains("spec.requests.maxPendingPerNamespace"),
+            "{says}"
+        );
+        file(&other, "theirs", &instance).await;
+        other.says("theirs", "Issued", WAITS).await;
+
+        playground.operator().kill();
+        // It comes first in the list, and meanwhile there is nobody who would say that it is full.
+        let fourth = crowd.sibling("fourth").await;
+        file(&fourth, "a-new-one", &instance).await;
+        playground.operator().start_again();
+        playground.operator().wait_ready().await;
+        crowd.says("a-new-one", "Issued", FULL_IN_NAMESPACE).await;
+        let other_second = other.sibling("second").await;
+        file(&other_second, "theirs-too", &instance).await;
+        other.says("theirs-too", "Issued", WAITS).await;
+        file(&other.sibling("third").await, "too-many", &instance).await;
+        other.says("too-many", "Issued", FULL_IN_NAMESPACE).await;
+        for name in ["r1", "r2"] {
+            assert_eq!(reason(&crowd, name).await, WAITS, "{name}");
+        }
+        full(&crowd, &["r3", "a-new-one"]).await;
+
+        // There is a fifth place, for neither of the two namespaces.
+        other.delete("theirs").await;
+        other.says("too-many", "Issued", WAITS).await;
+        full(&crowd, &["r3", "a-new-one"]).await;
+        crowd.approve("r1").await;
+        crowd.says("r3", "Issued", WAITS).await;
+        full(&crowd, &["a-new-one"]).await;
         instance.delete().await;
     });
 }

@@ -138,16 +138,17 @@ fn kubectl_explains_every_field() {
         }
         assert!(
             silent.is_empty(),
-            "fields without a description: {}",
+            "fields and values without a description: {}",
             silent.join(", ")
         );
-        let (explained, says) = playground
-            .kubectl(&["explain", "vinst.spec.certificates.duration"], "")
-            .await;
-        assert!(
-            explained && says.contains("Life of a certificate"),
-            "{says}"
-        );
+        for (field, words) in [
+            ("vinst.spec.certificates.duration", "Life of a certificate"),
+            ("vcr.status.phase", "or nobody decided within"),
+            ("vcr.status.decision.how", "An administrator annotated the"),
+        ] {
+            let (explained, says) = playground.kubectl(&["explain", field], "").await;
+            assert!(explained && says.contains(words), "{says}");
+        }
     });
 }
 
@@ -164,6 +165,7 @@ type Broken = (
 fn broken() -> Vec<Broken> {
     let (instance, request) = ("VolttronInstance", "VolttronCertRequest");
     let certificates = |value: Value| json!({"certificates": value});
+    let managed = |value: Value| json!({"broker": {"managed": value}});
     let asks = |change: Value| {
         let mut spec = json!({"instanceRef": {"name": "central"}, "request": "Zm9v", "requester": "admin"});
         spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -182,16 +184,31 @@ fn broken() -> Vec<Broken> {
         ("a country of three letters", instance, "a", json!({"ca": {"generated": {"subject": {"country": "USA"}}}}), "country"),
         ("another key", instance, "a", json!({"ca": {"generated": {"keyAlgorithm": "RSA-1024"}}}), "supported values: \"ECDSA-P256\""),
         ("a slash in the virtual host", instance, "a", json!({"broker": {"virtualHost": "a/b"}}), "such as volttron"),
-        ("no quantity", instance, "a", json!({"broker": {"managed": {"storage": {"size": "8 gigs"}}}}), "must be a quantity of bytes above 0, such as 8Gi"),
-        ("no size", instance, "a", json!({"broker": {"managed": {"storage": {"size": "0"}}}}), "must be a quantity of bytes above 0, such as 8Gi"),
-        ("no cpu", instance, "a", json!({"broker": {"managed": {"resources": {"requests": {"cpu": "lots"}}}}}), "must be quantities, such as {cpu: 250m, memory: 512Mi}"),
-        ("no memory", instance, "a", json!({"broker": {"managed": {"resources": {"limits": {"memory": "lots"}}}}}), "must be quantities"),
+        ("this virtual host", instance, "a", json!({"broker": {"virtualHost": "."}}), "neither '.' nor '..', which addresses cannot carry"),
+        ("the virtual host above", instance, "a", json!({"broker": {"virtualHost": ".."}}), "neither '.' nor '..', which addresses cannot carry"),
+        ("no image", instance, "a", managed(json!({"image": ""})), "must be the name of an image, without spaces, such as docker.io/library/rabbitmq:4-management"),
+        ("a space in the image", instance, "a", managed(json!({"image": "rabbitmq :4"})), "must be the name of an image, without spaces"),
+        ("no quantity", instance, "a", managed(json!({"storage": {"size": "8 gigs"}})), "must be a quantity of bytes, at least 100Mi, such as 8Gi"),
+        ("a few bytes", instance, "a", managed(json!({"storage": {"size": 8}})), "must be a quantity of bytes, at least 100Mi, such as 8Gi"),
+        ("a small volume", instance, "a", managed(json!({"storage": {"size": "99Mi"}})), "must be a quantity of bytes, at least 100Mi, such as 8Gi"),
+        ("no class", instance, "a", managed(json!({"storage": {"storageClassName": ""}})), "must be the name of a StorageClass"),
+        ("a class of its own name", instance, "a", managed(json!({"storage": {"storageClassName": "Fast Disk"}})), "must be the name of a StorageClass"),
+        ("no cpu", instance, "a", managed(json!({"resources": {"requests": {"cpu": "lots"}}})), "must be quantities, none below 0, such as {cpu: 250m, memory: 512Mi}"),
+        ("less than no cpu", instance, "a", managed(json!({"resources": {"requests": {"cpu": -1}}})), "must be quantities, none below 0"),
+        ("no memory", instance, "a", managed(json!({"resources": {"limits": {"memory": "lots"}}})), "must be quantities"),
+        ("less than no memory", instance, "a", managed(json!({"resources": {"limits": {"memory": "-1Gi"}}})), "must be quantities, none below 0"),
+        ("more than the limit", instance, "a", managed(json!({"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}}})), "requests must not be above limits"),
+        ("a Secret with a space", instance, "a", json!({"ca": {"secretRef": {"name": "my ca"}}}), "must be the name of a Secret"),
+        ("nobody may wait", instance, "a", json!({"requests": {"maxPendingPerNamespace": 0}}), "should be greater than or equal to 1"),
+        ("a time beyond all bounds", instance, "a", json!({"requests": {"pendingTTL": "999999999h"}}), "must be a duration from 1m to 87600h, such as 168h"),
         ("an unknown field", instance, "a", json!({"brokr": {}}), "unknown field \"spec.brokr\""),
         ("certificates of days", instance, "a", certificates(json!({"duration": "90d"})), "must be a duration from 1m to 87600h, such as 2160h"),
         ("longer than the longest", instance, "a", certificates(json!({"duration": "9000h"})), "duration must not be longer than maxDuration"),
         ("no time at all", instance, "a", certificates(json!({"duration": ""})), "must be a duration from 1m to 87600h"),
         ("a short key", instance, "a", certificates(json!({"minRsaBits": 1024})), "should be greater than or equal to 2048"),
         ("no instance", request, "a", asks(json!({"instanceRef": null})), "spec.instanceRef"),
+        ("a name that no instance has", request, "a", asks(json!({"instanceRef": {"name": "volttron/central"}})), "must be the metadata.name of a VolttronInstance"),
+        ("a name that no namespace has", request, "a", asks(json!({"instanceRef": {"name": "central", "namespace": ""}})), "must be the name of a namespace"),
         ("an empty request", request, "a", asks(json!({"request": ""})), "spec.request"),
         ("a request of days", request, "a", asks(json!({"duration": "7d"})), "must be a duration from 1m to 87600h, such as 168h"),
         ("a request of a second", request, "a", asks(json!({"duration": "1s"})), "must be a duration from 1m to 87600h"),
@@ -199,14 +216,21 @@ fn broken() -> Vec<Broken> {
     ]
 }
 
-/// Collects the fields below `path` that have no description.
+/// Collects the fields below `path` that have no description, and the values that have none.
 fn walk(path: &str, schema: &JSONSchemaProps, silent: &mut Vec<String>) {
     for (name, field) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
         let standard = ["apiVersion", "kind", "metadata"].contains(&name.as_str())
             && path.matches('.').count() == 1;
-        if !standard && field.description.as_deref().is_none_or(str::is_empty) {
+        let description = field.description.as_deref().unwrap_or_default();
+        if !standard && description.is_empty() {
             silent.push(path.clone());
+        }
+        for value in field.enum_.iter().flatten() {
+            let means = format!("\n - `{}`: ", value.0.as_str().unwrap_or_default());
+            if !description.contains(&means) {
+                silent.push(format!("{path}: {}", value.0));
+            }
         }
         walk(&path, field, silent);
     }

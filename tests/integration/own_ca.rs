@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use volttron_tests::Playground;
 
 /// A certificate authority of somebody's own.
+#[derive(Clone)]
 pub struct Ca {
     pub certificate: String,
     pub key: String,
@@ -53,6 +54,15 @@ impl Ca {
             key: self.key,
             params,
         }
+    }
+}
+
+impl Ca {
+    /// What a Secret holds of it, with the chain up to `root`.
+    pub fn secret(&self, root: Option<&Self>) -> Value {
+        let root = root.map_or("", |root| root.certificate.as_str());
+        let chain = format!("{}{root}", self.certificate);
+        json!({"tls.crt": chain, "tls.key": self.key})
     }
 }
 

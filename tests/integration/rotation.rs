@@ -1,5 +1,8 @@
 //! Certificate authorities that are replaced while agents connect.
 
+mod chains;
+mod clock;
+mod hindered;
 mod load;
 
 use crate::own_ca::{Ca, put};

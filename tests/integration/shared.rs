@@ -1,5 +1,6 @@
 //! The playground and the broker that tests share which disturb neither.
 
+use jiff::SignedDuration;
 use local_cluster::{Base, Component};
 use serde_json::json;
 use std::ops::Deref;
@@ -75,6 +76,7 @@ pub async fn disturbed() -> Turn {
     playground.proxy().hide(None);
     playground.proxy().set_away(false);
     playground.proxy().refuse(&[]);
+    playground.proxy().set_ahead(SignedDuration::ZERO);
     if playground.operator().pid().is_none() {
         playground.operator().start_again();
     } else {

@@ -22,12 +22,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "volttron.name" . }}
 {{- end }}
 
-{{/* "true" where requester and approver are stamped, else nothing. */}}
+{{/*
+"true" where requester and approver are stamped, else nothing. What the API server serves is known only where there is one: `helm
+template` knows of groups and versions alone, unless it is told by --api-versions.
+*/}}
 {{- define "volttron.stamping" -}}
 {{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
 {{- if eq (toString .Values.stamping.enabled) "auto" -}}
 {{- if $served }}true{{ end -}}
 {{- else if .Values.stamping.enabled -}}
+{{- if and (not $served) (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy") -}}
+{{- fail "stamping.enabled is true, and this API server does not serve MutatingAdmissionPolicy in admissionregistration.k8s.io/v1, which comes with Kubernetes 1.36: set it to auto" -}}
+{{- end -}}
 true
 {{- end -}}
 {{- end }}

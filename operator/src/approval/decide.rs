@@ -12,6 +12,15 @@ pub const WAITING_FOR_APPROVAL: &str = "WaitingForApproval";
 /// The reason of [`Waiting::Conflict`].
 pub const IDENTITY_CONFLICT: &str = "IdentityConflict";
 
+/// The reasons of condition `Issued` of a request that is not looked at, because its namespace is
+/// shut out or there is no room for it.
+pub const TURNED_AWAY: [&str; 4] = [
+    "NamespaceNotAllowed",
+    "TooManyPending",
+    "TooManyPendingOfRequester",
+    "TooManyPendingOfNamespace",
+];
+
 /// What was observed of a request and of the world around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
@@ -78,6 +87,18 @@ pub enum Waiting {
          an administrator may decide on it before"
     )]
     RequesterRoom(i32),
+    /// There are too many undecided requests in the namespace.
+    #[error(
+        "{limit} requests in namespace {namespace} wait for a decision already, as many as \
+         spec.requests.maxPendingPerNamespace allows; this one is looked at when there is room, and \
+         an administrator may decide on it before"
+    )]
+    NamespaceRoom {
+        /// The request's namespace.
+        namespace: String,
+        /// How many may wait.
+        limit: i32,
+    },
     /// Another requester has, or wants, the name.
     #[error(
         "{}", match .0 {
@@ -122,9 +143,10 @@ impl Waiting {
             Self::Broker(_) => "BrokerNotReady",
             Self::Gate(_) => "ApprovalGateMissing",
             Self::UserName(_) => "BrokerUserExists",
-            Self::Namespace { .. } => "NamespaceNotAllowed",
-            Self::Room(_) => "TooManyPending",
-            Self::RequesterRoom(_) => "TooManyPendingOfRequester",
+            Self::Namespace { .. } => TURNED_AWAY[0],
+            Self::Room(_) => TURNED_AWAY[1],
+            Self::RequesterRoom(_) => TURNED_AWAY[2],
+            Self::NamespaceRoom { .. } => TURNED_AWAY[3],
             Self::Conflict(_) => IDENTITY_CONFLICT,
             Self::Revocation(_) => "RevocationNotEnforced",
             Self::Secret(_) => "SecretExists",

@@ -29,6 +29,8 @@ pub struct Ruling {
     pub reason: Option<String>,
     /// `<namespace>/<name>` of the request that carries the decision, where it is another one.
     pub request: Option<String>,
+    /// UID of that request.
+    pub request_uid: Option<String>,
 }
 
 impl Ruling {
@@ -39,6 +41,7 @@ impl Ruling {
             by: verdict.by,
             reason: verdict.reason,
             request: None,
+            request_uid: None,
         }
     }
 
@@ -50,6 +53,19 @@ impl Ruling {
             by: verdict.as_ref().and_then(|verdict| verdict.by.clone()),
             reason: verdict.and_then(|verdict| verdict.reason),
             request: Some(full_name(carrier)),
+            request_uid: carrier.uid(),
+        }
+    }
+
+    /// As it was recorded when another request was denied that is gone now.
+    fn of_the_gone(denial: &Decision) -> Self {
+        Self {
+            approved: false,
+            how: DecisionHow::Policy,
+            by: denial.by.clone(),
+            reason: denial.reason.clone(),
+            request: denial.request.clone(),
+            request_uid: denial.request_uid.clone(),
         }
     }
 }
@@ -72,6 +88,12 @@ pub struct Standing {
     pub ruling: Option<Ruling>,
     /// Who else is in the way.
     pub conflict: Option<Conflict>,
+    /// When the latest decision about the identity was recorded. What is decided now comes later,
+    /// whatever the clock says.
+    pub decided_last: Option<Timestamp>,
+    /// Whether a denial of this request is not to be recorded yet: another request of the identity
+    /// was approved, and that is not recorded. The denial ends that approval, so it comes later.
+    pub denial_waits: bool,
 }
 
 impl Standing {
@@ -100,7 +122,14 @@ pub fn standing(
     let own = Group::around(request, peers);
     let ruling = own.ruling(request, auto);
     let conflict = conflict(request, &own, ruling.as_ref(), peers);
-    Standing { ruling, conflict }
+    let others = || own.members.iter().filter(|it| !std::ptr::eq(**it, request));
+    Standing {
+        ruling,
+        conflict,
+        decided_last: others().filter_map(|member| own_decision(member)).max(),
+        denial_waits: is_unrecorded(request, false)
+            && others().any(|member| is_unrecorded(member, true)),
+    }
 }
 
 /// Whether `request` gives its common name access to the broker, as far as recorded: it was issued,
@@ -190,7 +219,7 @@ enum Denial<'a> {
     By(&'a VolttronCertRequest),
     /// It stood on a request of this name that is gone. It is forgotten, but the approvals that it
     /// ended do not come back by that: whoever may delete a request is not always who may approve.
-    Gone(&'a Decision, &'a str),
+    Gone(&'a Decision),
 }
 
 impl<'a> Group<'a> {
@@ -216,13 +245,7 @@ impl<'a> Group<'a> {
                 Some(Ruling::own(own))
             }
             (Some(Denial::By(carrier)), _) => Some(Ruling::inherited(DecisionHow::Policy, carrier)),
-            (Some(Denial::Gone(decision, carrier)), _) => Some(Ruling {
-                approved: false,
-                how: DecisionHow::Policy,
-                by: decision.by.clone(),
-                reason: decision.reason.clone(),
-                request: Some(carrier.to_owned()),
-            }),
+            (Some(Denial::Gone(decision)), _) => Some(Ruling::of_the_gone(decision)),
             (None, Some(own)) => Some(Ruling::own(own)),
             (None, None) => match (self.latest_approval(), auto) {
                 (Some((_, carrier)), AutoApproval::Renewals | AutoApproval::Always) => {
@@ -234,6 +257,7 @@ impl<'a> Group<'a> {
                     by: None,
                     reason: None,
                     request: None,
+                    request_uid: None,
                 }),
                 _ => None,
             },
@@ -244,11 +268,9 @@ impl<'a> Group<'a> {
         match verdict(request) {
             Some(own) if !own.approved => Some(Denial::By(request)),
             Some(_) if self.approval(request).is_some() => None,
-            Some(_) => match (self.latest_denial(), voided_by(request)) {
-                (Some((_, carrier)), _) => Some(Denial::By(carrier)),
-                (None, Some((decision, name))) => Some(Denial::Gone(decision, name)),
-                // It failed: its approval counts for no other request, and for itself it does.
-                (None, None) => None,
+            Some(_) => match self.latest_denial() {
+                Some((_, carrier)) => Some(Denial::By(carrier)),
+                None => voided_by(request).map(Denial::Gone),
             },
             None => match (self.latest_denial(), self.latest_approval()) {
                 (Some((_, carrier)), None) => Some(Denial::By(carrier)),
@@ -268,33 +290,46 @@ impl<'a> Group<'a> {
     fn latest_approval(&self) -> Option<(Timestamp, &'a VolttronCertRequest)> {
         self.members
             .iter()
+            // That of a request which cannot be signed counts for no other one.
+            .filter(|member| member.phase() != Some(Phase::Failed))
             .filter_map(|member| Some((self.approval(member)?, *member)))
             .max_by_key(|(at, member)| (*at, created(member), member.uid()))
     }
 
     /// When `request` was approved by hand, if that holds: no denial came later. What has not been
-    /// recorded yet is taken to be decided just now.
+    /// recorded yet is taken to be decided just now, since a denial is recorded only after all
+    /// approvals that were there before it; and what nobody has looked at yet is not among these.
     fn approval(&self, request: &VolttronCertRequest) -> Option<Timestamp> {
         let approved = verdict(request).is_some_and(|verdict| verdict.approved);
-        if !approved || request.phase() == Some(Phase::Failed) {
+        if !approved {
             return None;
         }
-        let at = match voided_by(request) {
+        let (at, earliest) = match voided_by(request) {
             // An approval that a denial ended holds again when an approver lifts that denial, and
             // no other stands.
-            Some((_, name)) => self
-                .members
-                .iter()
-                .any(|member| {
-                    full_name(member) == name
-                        && verdict(member).is_none_or(|verdict| verdict.approved)
-                })
-                .then_some(Timestamp::MIN)?,
-            None => recorded(request, true).unwrap_or(Timestamp::MAX),
+            Some(denial) => {
+                self.was_lifted(denial).then_some(())?;
+                (Timestamp::MIN, Timestamp::MIN)
+            }
+            None => {
+                let at = recorded(request, true).unwrap_or(Timestamp::MAX);
+                let is_new = request.phase().is_none();
+                (at, if is_new { created(request) } else { at })
+            }
         };
         self.latest_denial()
-            .is_none_or(|(denied, _)| denied < at)
+            .is_none_or(|(denied, _)| denied < earliest)
             .then_some(at)
+    }
+
+    /// Whether the request that carried `denial` is there, and is denied no more. It is told by its
+    /// UID: whoever may file requests may give a new one the name of one that was deleted.
+    fn was_lifted(&self, denial: &Decision) -> bool {
+        denial.request_uid.is_some()
+            && self.members.iter().any(|member| {
+                member.metadata.uid == denial.request_uid
+                    && verdict(member).is_none_or(|verdict| verdict.approved)
+            })
     }
 
     /// Whether the identity's approval is carried by `request`.
@@ -408,12 +443,24 @@ fn was_before(other: &VolttronCertRequest, request: &VolttronCertRequest) -> boo
 }
 
 /// The denial of another request that ended the approval of this one, as recorded.
-fn voided_by(request: &VolttronCertRequest) -> Option<(&Decision, &str)> {
+fn voided_by(request: &VolttronCertRequest) -> Option<&Decision> {
     let status = request.status.as_ref()?;
     let decision = status.decision.as_ref()?;
     let ended = |it: &Condition| it.type_ == "Approved" && it.reason == APPROVAL_ENDED;
     let voided = decision.how == DecisionHow::Policy && status.conditions.iter().any(ended);
-    voided.then_some((decision, decision.request.as_deref()?))
+    voided.then_some(decision)
+}
+
+/// Whether `request` was decided on by hand, and status does not tell of it yet.
+fn is_unrecorded(request: &VolttronCertRequest, approved: bool) -> bool {
+    verdict(request).is_some_and(|verdict| verdict.approved == approved)
+        && recorded(request, approved).is_none()
+        && !(approved && voided_by(request).is_some())
+}
+
+/// When a decision on `request` itself was recorded, whichever it was.
+fn own_decision(request: &VolttronCertRequest) -> Option<Timestamp> {
+    recorded(request, true).or_else(|| recorded(request, false))
 }
 
 /// When the decision on `request` itself was recorded, if it was this one.

@@ -7,7 +7,8 @@ mod identity;
 
 pub use annotation::verdict;
 pub use decide::{
-    IDENTITY_CONFLICT, Observed, Step, WAITING_FOR_APPROVAL, Waiting, decide, lapses_at,
+    IDENTITY_CONFLICT, Observed, Step, TURNED_AWAY, WAITING_FOR_APPROVAL, Waiting, decide,
+    lapses_at,
 };
 pub use identity::{
     APPROVAL_ENDED, Conflict, Ruling, Standing, removable_at, standing, with_access,

@@ -1,9 +1,10 @@
 //! What every reconcile can reach.
 
 use super::Settings;
+use super::approvals::Approvals;
 use super::events::Events;
 use super::filled::Filled;
-use super::gate::GateState;
+use super::gate::{GateState, Stamping};
 use super::identities::{Identities, Name};
 use super::instance::Connections;
 use super::metrics::Metrics;
@@ -32,6 +33,7 @@ pub(super) struct Caches {
     pub(super) requests_filled: Filled,
     pub(super) identities: Identities,
     pub(super) room: Room,
+    pub(super) approvals: Approvals,
 }
 
 /// What every reconcile can reach.
@@ -51,6 +53,8 @@ pub(super) struct Context {
     pub(super) identities: Identities,
     /// Room for requests that wait for a decision.
     pub(super) room: Room,
+    /// Since when requests are approved.
+    pub(super) approvals: Approvals,
     pub(super) namespaces: Namespaces,
     pub(super) revocations: Revocations,
     /// How long a request that was superseded stays.
@@ -58,6 +62,7 @@ pub(super) struct Context {
     pub(super) secrets: SecretIndex,
     pub(super) connections: Connections,
     pub(super) gate: watch::Sender<GateState>,
+    pub(super) stamping: watch::Sender<Stamping>,
     /// There is a request on which the gate can be tried in full.
     pub(super) first_request: Notify,
     pub(super) triggers: Triggers,
@@ -67,6 +72,7 @@ pub(super) struct Context {
     pub(super) trust_settle: SignedDuration,
     /// Bounds the certificates that are being written at once.
     pub(super) writes: Semaphore,
+    writes_at_once: usize,
     attempts: Mutex<HashMap<String, u32>>,
 }
 
@@ -77,7 +83,7 @@ impl Context {
         settings: &Settings,
         caches: Caches,
         triggers: Triggers,
-        events: Events,
+        metrics: Metrics,
     ) -> Self {
         let Caches {
             instances,
@@ -86,6 +92,7 @@ impl Context {
             requests_filled,
             identities,
             room,
+            approvals,
         } = caches;
         Self {
             client,
@@ -98,20 +105,28 @@ impl Context {
             runtimes: Runtimes::default(),
             identities,
             room,
+            approvals,
             namespaces: Namespaces::default(),
             revocations: Revocations::default(),
-            superseded_grace: Duration::from_secs(settings.superseded_grace),
+            superseded_grace: Duration::from_secs(settings.superseded_grace_seconds),
             secrets: SecretIndex::default(),
             connections: Connections::default(),
             gate: watch::Sender::new(GateState::Unproven),
+            stamping: watch::Sender::new(Stamping::at_start(settings.expect_stamping)),
             first_request: Notify::new(),
             triggers,
-            events,
-            metrics: Metrics::default(),
-            trust_settle: SignedDuration::from_secs(settings.trust_settle.into()),
+            events: Events::new(metrics.counts.events_dropped.clone()),
+            metrics,
+            trust_settle: SignedDuration::from_secs(settings.trust_settle_seconds.into()),
             writes: Semaphore::new(settings.concurrency.into()),
+            writes_at_once: settings.concurrency.into(),
             attempts: Mutex::default(),
         }
+    }
+
+    /// Whether certificates are being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writes.available_permits() < self.writes_at_once
     }
 
     /// Whether everything that a decision on a request is made from has been read.
@@ -131,18 +146,12 @@ impl Context {
         request: &VolttronCertRequest,
     ) -> (Option<Arc<InstanceRuntime>>, Option<Waiting>) {
         let reference = instance_of(request);
-        let name = || {
-            format!(
-                "{}/{}",
-                reference.namespace.as_deref().unwrap_or_default(),
-                reference.name
-            )
-        };
         let Some(instance) = self.instances.get(&reference) else {
-            return (None, Some(Waiting::Instance(name())));
+            return (None, Some(Waiting::Instance(request.instance_full_name())));
         };
         if instance.metadata.deletion_timestamp.is_some() {
-            return (None, Some(Waiting::InstanceDeleted(name())));
+            let name = request.instance_full_name();
+            return (None, Some(Waiting::InstanceDeleted(name)));
         }
         let Some(runtime) = self.runtimes.of(&reference) else {
             return (

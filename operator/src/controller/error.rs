@@ -24,6 +24,12 @@ pub(super) enum Error {
     /// The broker cannot be reached, as the reconcile of its instance has found.
     #[error("the broker is away: {0}")]
     BrokerAway(String),
+    /// What is in a Secret could not be compared with the CA.
+    #[error(
+        "whether the certificate in Secret {0} was signed for this request cannot be told while the \
+         CA of the instance is not ready: mend the CA, or delete that Secret"
+    )]
+    AuthorityAway(String),
     /// The revocation list could not be kept.
     #[error("the revocation list could not be kept")]
     Revocation(#[source] Arc<Error>),
@@ -48,17 +54,56 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// A short word for metrics.
-    pub(super) fn label(&self) -> &'static str {
+    /// What failed, for metrics.
+    pub(super) fn failing(&self) -> Failing {
         match self {
-            Self::Kubernetes { .. } => "kubernetes",
-            Self::Conflict => "conflict",
-            Self::Broker(_) | Self::BrokerAway(_) => "broker",
+            Self::Kubernetes { .. } => Failing::Kubernetes,
+            Self::Conflict => Failing::Conflict,
+            Self::Broker(_) | Self::BrokerAway(_) => Failing::Broker,
             Self::Revocation(_) | Self::ListFull(_) | Self::List(_) | Self::LedgerUnreadable(_) => {
-                "revocation"
+                Failing::Revocation
             }
-            Self::Sign(_) => "sign",
-            Self::Incomplete(_) => "incomplete",
+            Self::Sign(_) => Failing::Sign,
+            Self::AuthorityAway(_) => Failing::Authority,
+            Self::Incomplete(_) => Failing::Incomplete,
+        }
+    }
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failing {
+    Kubernetes,
+    Conflict,
+    Broker,
+    Revocation,
+    Sign,
+    Authority,
+    Incomplete,
+}
+
+impl Failing {
+    /// All there are.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Kubernetes,
+        Self::Conflict,
+        Self::Broker,
+        Self::Revocation,
+        Self::Sign,
+        Self::Authority,
+        Self::Incomplete,
+    ];
+
+    /// A short word for metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Conflict => "conflict",
+            Self::Broker => "broker",
+            Self::Revocation => "revocation",
+            Self::Sign => "sign",
+            Self::Authority => "authority",
+            Self::Incomplete => "incomplete",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::gate::GateState;
-use super::metrics;
+use super::metrics::{self, Counts};
 use crate::leadership::Seat;
 use anyhow::Context as _;
 use axum::Router;
@@ -22,6 +22,8 @@ pub(super) struct Health {
     seat: watch::Receiver<Seat>,
     /// The work of the term; it is gone when the term is over.
     term: Arc<RwLock<Weak<Context>>>,
+    /// What the process counts in all its terms.
+    counts: Counts,
 }
 
 impl Health {
@@ -29,7 +31,13 @@ impl Health {
         Self {
             seat,
             term: Arc::default(),
+            counts: Counts::default(),
         }
+    }
+
+    /// What the process counts in all its terms.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.clone()
     }
 
     /// Tells of the work of a term from now on.
@@ -85,7 +93,7 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
 
 /// Ready once the caches are filled and the approval gate was tried.
 fn leader_ready(context: &Context) -> (StatusCode, String) {
-    if !context.instances_filled.is_set() || !context.requests_filled.is_set() {
+    if !context.is_filled() {
         return unready("the caches are being filled".to_owned());
     }
     match &*context.gate.borrow() {
@@ -104,8 +112,9 @@ fn unready(why: String) -> (StatusCode, String) {
 
 async fn show_metrics(State(health): State<Health>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = health
-        .context()
-        .map_or_else(metrics::of_a_standby, |context| context.metrics.encode());
+    let text = match health.context() {
+        Some(context) => context.metrics.encode(),
+        None => metrics::of_a_standby(&health.counts),
+    };
     ([(header::CONTENT_TYPE, kind)], text)
 }

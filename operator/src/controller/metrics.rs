@@ -1,41 +1,45 @@
 //! Metrics in the conventions of Prometheus. No label value comes from outside input other than
-//! names that Kubernetes has validated.
+//! names that Kubernetes has validated. No label is called `instance` or `namespace`: those are
+//! Prometheus' own, for the target it scraped.
 
+mod counts;
+
+pub(super) use counts::{Counts, Kind, how};
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use volttron_crds::Phase;
 
-/// Labels of reconciles.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Reconciled {
-    /// `VolttronInstance` or `VolttronCertRequest`.
-    pub(super) kind: &'static str,
-    /// `ok`, or the kind of error.
-    pub(super) result: &'static str,
-}
-
-/// Labels of what is counted for an instance.
+/// Labels of what belongs to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct OfInstance {
     /// Namespace of the instance.
-    pub(super) namespace: String,
-    /// Name of the instance.
-    pub(super) instance: String,
+    pub(super) vinst_namespace: String,
+    /// Name of the instance, as `kubectl get vinst` shows it.
+    pub(super) vinst: String,
 }
 
 /// Labels of the count of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct InPhase {
     /// Namespace of the instance.
-    pub(super) namespace: String,
+    vinst_namespace: String,
     /// Name of the instance.
-    pub(super) instance: String,
+    vinst: String,
     /// The phase, as in status.
-    pub(super) phase: &'static str,
+    phase: &'static str,
+}
+
+impl InPhase {
+    /// Of the requests of an instance, those in a phase.
+    pub(super) fn of(labels: &OfInstance, phase: &'static str) -> Self {
+        Self {
+            vinst_namespace: labels.vinst_namespace.clone(),
+            vinst: labels.vinst.clone(),
+            phase,
+        }
+    }
 }
 
 /// The phases, as their label has them.
@@ -48,130 +52,170 @@ pub(super) const PHASES: [(Phase, &str); 6] = [
     (Phase::Expired, "Expired"),
 ];
 
-/// Labels of decisions.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Decided {
-    /// `approved` or `denied`.
-    pub(super) decision: &'static str,
-    /// `manual`, `renewal` or `policy`.
-    pub(super) how: &'static str,
-}
+/// A gauge of each instance.
+pub(super) type OfInstances = Family<OfInstance, Gauge>;
 
-/// All metrics of a replica that leads, for one term.
+/// All metrics of a replica that leads: gauges of the term, and what the process counts.
 pub(super) struct Metrics {
     registry: Registry,
-    pub(super) reconciles: Family<Reconciled, Counter>,
-    decisions: Family<Decided, Counter>,
-    pub(super) issued: Counter,
-    pub(super) issuance_seconds: Histogram,
+    pub(super) counts: Counts,
     pub(super) gate_stands: Gauge,
-    pub(super) broker_ready: Family<OfInstance, Gauge>,
-    pub(super) authority_not_after: Family<OfInstance, Gauge>,
+    pub(super) stamping_missing: Gauge,
+    pub(super) broker_ready: OfInstances,
+    pub(super) authority_not_before: OfInstances,
+    pub(super) authority_not_after: OfInstances,
+    pub(super) rotating: OfInstances,
     pub(super) requests: Family<InPhase, Gauge>,
-    pub(super) earliest_not_after: Family<OfInstance, Gauge>,
-    pub(super) revoked: Family<OfInstance, Gauge>,
-    pub(super) list_number: Family<OfInstance, Gauge>,
-    pub(super) list_enforced: Family<OfInstance, Gauge>,
-    pub(super) rotating: Family<OfInstance, Gauge>,
+    pub(super) max_pending: OfInstances,
+    pub(super) earliest_not_after: OfInstances,
+    pub(super) overdue: OfInstances,
+    pub(super) expired: OfInstances,
+    pub(super) revoked: OfInstances,
+    pub(super) list_number: OfInstances,
+    pub(super) list_enforced: OfInstances,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Those of a term that begins.
+    pub(super) fn new(counts: Counts) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("volttron"),
-            reconciles: Family::default(),
-            decisions: Family::default(),
-            issued: Counter::default(),
-            issuance_seconds: Histogram::new([
-                0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-            ]),
+            counts,
             gate_stands: Gauge::default(),
+            stamping_missing: Gauge::default(),
             broker_ready: Family::default(),
+            authority_not_before: Family::default(),
             authority_not_after: Family::default(),
+            rotating: Family::default(),
             requests: Family::default(),
+            max_pending: Family::default(),
             earliest_not_after: Family::default(),
+            overdue: Family::default(),
+            expired: Family::default(),
             revoked: Family::default(),
             list_number: Family::default(),
             list_enforced: Family::default(),
-            rotating: Family::default(),
         };
-        let registry = &mut metrics.registry;
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
         register_leader(registry, true);
-        registry.register(
-            "reconciles",
-            "Reconciles, by kind and result",
-            metrics.reconciles.clone(),
-        );
-        registry.register(
-            "decisions",
-            "Decisions that took effect, by how they came about",
-            metrics.decisions.clone(),
-        );
-        registry.register(
-            "certificates_issued",
-            "Certificates signed",
-            metrics.issued.clone(),
-        );
-        registry.register_with_unit(
-            "issuance_duration",
-            "From the start of the reconcile of an approved request to its status",
-            Unit::Seconds,
-            metrics.issuance_seconds.clone(),
-        );
+        self.counts.register(registry);
         registry.register(
             "approval_gate_standing",
-            "1 while the admission policy is proven to refuse undue approvals; nothing is signed otherwise",
-            metrics.gate_stands.clone(),
+            "1 while the admission policies and their bindings are proven to refuse undue approvals, 0 also before the first proof; nothing is signed while it is 0",
+            self.gate_stands.clone(),
         );
         registry.register(
-            "broker_ready",
-            "1 while the broker of the instance can be managed",
-            metrics.broker_ready.clone(),
-        );
-        registry.register(
-            "ca_not_after_timestamp_seconds",
-            "End of the CA certificate's life, in seconds since 1970",
-            metrics.authority_not_after.clone(),
-        );
-        registry.register(
-            "ca_rotating",
-            "1 while the CA is being replaced",
-            metrics.rotating.clone(),
+            "stamping_missing",
+            "1 while the API server could write down who decides, and does not",
+            self.stamping_missing.clone(),
         );
         registry.register(
             "requests",
             "Certificate requests, by instance and phase",
-            metrics.requests.clone(),
+            self.requests.clone(),
         );
-        registry.register(
-            "certificate_earliest_not_after_timestamp_seconds",
-            "When the first agent will be without a valid certificate, in seconds since 1970",
-            metrics.earliest_not_after.clone(),
-        );
-        registry.register(
-            "revoked_certificates",
-            "Certificates on the revocation list",
-            metrics.revoked.clone(),
-        );
-        registry.register(
-            "revocation_list_number",
-            "Number of the last revocation list that was signed",
-            metrics.list_number.clone(),
-        );
-        registry.register(
-            "revocation_list_enforced_number",
-            "Number of the last revocation list that the broker was seen to enforce",
-            metrics.list_enforced.clone(),
-        );
-        metrics
+        let of_instances = [
+            (
+                "requests_max_pending",
+                "How many requests may wait for a decision at once",
+                &self.max_pending,
+            ),
+            (
+                "broker_ready",
+                "1 while the broker of the instance can be managed",
+                &self.broker_ready,
+            ),
+            (
+                "ca_not_before_timestamp_seconds",
+                "Start of the life of the CA certificate that signs, in seconds since 1970",
+                &self.authority_not_before,
+            ),
+            (
+                "ca_not_after_timestamp_seconds",
+                "End of the life of the CA certificate that signs, in seconds since 1970",
+                &self.authority_not_after,
+            ),
+            (
+                "ca_rotating",
+                "1 while the CA is being replaced",
+                &self.rotating,
+            ),
+            (
+                "certificate_earliest_not_after_timestamp_seconds",
+                "When the first identity that has a valid certificate will be without one, in seconds since 1970",
+                &self.earliest_not_after,
+            ),
+            (
+                "identities_renewal_overdue",
+                "Identities that have used up half of the time that they have for renewing",
+                &self.overdue,
+            ),
+            (
+                "identities_expired",
+                "Identities whose certificate ran out without renewal",
+                &self.expired,
+            ),
+            (
+                "revoked_certificates",
+                "Certificates on the revocation list",
+                &self.revoked,
+            ),
+            (
+                "revocation_list_number",
+                "Number of the last revocation list that was signed",
+                &self.list_number,
+            ),
+            (
+                "revocation_list_enforced_number",
+                "Number of the last revocation list that the broker was seen to enforce",
+                &self.list_enforced,
+            ),
+        ];
+        for (name, help, gauges) in of_instances {
+            registry.register(name, help, gauges.clone());
+        }
+    }
+
+    /// The text of `/metrics` (OpenMetrics 1.0).
+    pub(super) fn encode(&self) -> String {
+        encode(&self.registry)
+    }
+
+    /// Forgets an instance that is gone.
+    pub(super) fn forget(&self, labels: &OfInstance) {
+        for gauges in [
+            &self.broker_ready,
+            &self.authority_not_before,
+            &self.authority_not_after,
+            &self.rotating,
+            &self.max_pending,
+            &self.earliest_not_after,
+            &self.overdue,
+            &self.expired,
+            &self.revoked,
+            &self.list_number,
+            &self.list_enforced,
+        ] {
+            gauges.remove(labels);
+        }
+        for (_, phase) in PHASES {
+            self.requests.remove(&InPhase::of(labels, phase));
+        }
     }
 }
 
-/// The text of `/metrics` while another replica leads. The others are left out: nobody should be
-/// alarmed by a gate that a standby does not watch.
-pub(super) fn of_a_standby() -> String {
+/// The text of `/metrics` while another replica leads. Gauges are left out: nobody should be alarmed
+/// by a gate that a standby does not watch. What is counted is there, so that it is known to have
+/// been 0 when this replica takes the lead.
+pub(super) fn of_a_standby(counts: &Counts) -> String {
     let mut registry = Registry::with_prefix("volttron");
     register_leader(&mut registry, false);
+    counts.register(&mut registry);
     encode(&registry)
 }
 
@@ -189,45 +233,68 @@ fn encode(registry: &Registry) -> String {
     text
 }
 
-impl Metrics {
-    /// The text of `/metrics` (OpenMetrics 1.0).
-    pub(super) fn encode(&self) -> String {
-        encode(&self.registry)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::error::Failing;
+    use std::time::Duration;
+    use volttron_crds::DecisionHow;
+
+    #[test]
+    fn what_is_counted_begins_at_0_and_a_standby_shows_it_too() {
+        let counts = Counts::default();
+        let texts = [of_a_standby(&counts), Metrics::new(counts.clone()).encode()];
+        for text in texts {
+            let counted: Vec<&str> = text
+                .lines()
+                .filter(|line| {
+                    let is_sample = !line.starts_with('#');
+                    is_sample && (line.contains("_total") || line.contains("_duration_"))
+                })
+                .collect();
+            // Two kinds with each result, five decisions, the certificates, and the histogram.
+            let failures = 2 * (Failing::ALL.len() + 1);
+            assert_eq!(counted.len(), failures + 5 + 1 + 13 + 3, "{counted:#?}");
+            for line in counted {
+                assert!(line.ends_with(" 0") || line.ends_with(" 0.0"), "{line}");
+            }
+        }
     }
 
-    /// Forgets an instance that is gone.
-    pub(super) fn forget(&self, labels: &OfInstance) {
-        for gauges in [
-            &self.broker_ready,
-            &self.authority_not_after,
-            &self.earliest_not_after,
-            &self.revoked,
-            &self.list_number,
-            &self.list_enforced,
-            &self.rotating,
+    #[test]
+    fn each_is_counted_in_a_series_that_was_there_before() {
+        let counts = Counts::default();
+        let lines = |counts: &Counts| of_a_standby(counts).lines().count();
+        let before = lines(&counts);
+        for kind in [Kind::VolttronInstance, Kind::VolttronCertRequest] {
+            counts.reconciled(kind, None);
+            for failing in Failing::ALL {
+                counts.reconciled(kind, Some(failing));
+            }
+        }
+        for how in [DecisionHow::Manual, DecisionHow::Policy] {
+            counts.decided(false, how);
+            counts.decided(true, how);
+        }
+        counts.decided(true, DecisionHow::Renewal);
+        counts.issued(Duration::from_secs(200));
+        assert_eq!(lines(&counts), before);
+        let text = of_a_standby(&counts);
+        for line in [
+            "volttron_decisions_total{decision=\"approved\",how=\"renewal\"} 1",
+            "volttron_reconciles_total{kind=\"VolttronInstance\",result=\"ok\"} 1",
+            "volttron_issuance_duration_seconds_bucket{le=\"120.0\"} 0",
+            "volttron_issuance_duration_seconds_bucket{le=\"300.0\"} 1",
         ] {
-            gauges.remove(labels);
-        }
-        for (_, phase) in PHASES {
-            self.requests.remove(&InPhase {
-                namespace: labels.namespace.clone(),
-                instance: labels.instance.clone(),
-                phase,
-            });
+            assert!(text.lines().any(|it| it == line), "no {line} in {text}");
         }
     }
 
-    /// Counts a decision.
-    pub(super) fn decided(&self, decision: &'static str, how: &'static str) {
-        self.decisions
-            .get_or_create(&Decided { decision, how })
-            .inc();
-    }
-
-    /// Counts a reconcile.
-    pub(super) fn reconciled(&self, kind: &'static str, result: &'static str) {
-        self.reconciles
-            .get_or_create(&Reconciled { kind, result })
-            .inc();
+    #[test]
+    fn a_standby_shows_no_gauge_but_that_it_stands_by() {
+        let text = of_a_standby(&Counts::default());
+        let gauges: Vec<&str> = text.lines().filter(|it| it.ends_with(" gauge")).collect();
+        assert_eq!(gauges, ["# TYPE volttron_leader gauge"]);
+        assert!(text.contains("\nvolttron_leader 0\n"), "{text}");
     }
 }

@@ -1,5 +1,7 @@
 //! The controller: observes, lets the pure parts decide, applies, and writes status.
 
+mod approvals;
+mod clock;
 mod context;
 mod error;
 mod events;
@@ -15,6 +17,7 @@ mod revocations;
 mod room;
 mod runtime;
 mod secrets;
+mod text;
 mod triggers;
 
 use crate::leadership::{self, Election, Leadership};
@@ -24,7 +27,6 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::client::ClientBuilder;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{Controller, WatchStreamExt, controller, predicates, reflector as reflect};
@@ -36,6 +38,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use volttron_crds::{VolttronCertRequest, VolttronInstance, well_known};
 
@@ -57,20 +60,21 @@ pub struct Settings {
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
     /// For how many seconds other replicas leave the lead to one that does not renew its Lease.
-    #[arg(long, env = "VOLTTRON_LEASE_DURATION", default_value_t = 15,
+    #[arg(long, env = "VOLTTRON_LEASE_DURATION_SECONDS", default_value_t = 15,
           value_parser = clap::value_parser!(u16).range(3..=3600))]
-    pub lease_duration: u16,
+    pub lease_duration_seconds: u16,
     /// How many seconds a request that was superseded by a later one of the same identity stays.
-    #[arg(long, env = "VOLTTRON_SUPERSEDED_GRACE", default_value_t = 60)]
-    pub superseded_grace: u64,
+    #[arg(long, env = "VOLTTRON_SUPERSEDED_GRACE_SECONDS", default_value_t = 60)]
+    pub superseded_grace_seconds: u64,
     /// How many seconds mounted files are given to follow before a new CA signs, and before an old
     /// one is not trusted any more. A kubelet takes about a minute.
-    #[arg(
-        long = "trust-settle-seconds",
-        env = "VOLTTRON_TRUST_SETTLE",
-        default_value_t = 120
-    )]
-    pub trust_settle: u32,
+    #[arg(long, env = "VOLTTRON_TRUST_SETTLE_SECONDS", default_value_t = 120)]
+    pub trust_settle_seconds: u32,
+    /// Whether to warn where the API server could write down who files and who decides on a
+    /// request, and does not.
+    #[arg(long, env = "VOLTTRON_EXPECT_STAMPING", default_value_t = true,
+          action = clap::ArgAction::Set)]
+    pub expect_stamping: bool,
 }
 
 /// How many requests are worked on at once. Most of them wait for the broker, which takes many users
@@ -80,6 +84,10 @@ const REQUESTS_AT_ONCE: u16 = 512;
 /// How many instances are worked on at once. One whose broker hangs keeps its place for some ten
 /// seconds each time, so that there must be places for many of them beside those that are well.
 const INSTANCES_AT_ONCE: u16 = 256;
+
+/// How long the Lease is kept after the last work, for Events that wait. They are published from
+/// the moment on when the replica is asked to stop, beside the work it has in hand.
+const LAST_EVENTS: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Runs the controller until SIGTERM or SIGINT: it stands by, and leads whenever it has the Lease.
 ///
@@ -96,7 +104,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         of_election.try_into()?,
         &settings.namespace,
         settings.pod_name.as_deref(),
-        settings.lease_duration,
+        settings.lease_duration_seconds,
     );
     let health = health::Health::new(election.seat());
     let serving = health.serve(settings.listen, stop.clone()).await?;
@@ -122,21 +130,18 @@ async fn lead(
     health: &health::Health,
     stop: CancellationToken,
 ) {
-    let reporter = Reporter {
-        controller: "volttron-operator".into(),
-        instance: settings.pod_name.clone(),
-    };
-    let recorder = Recorder::new(client.clone(), reporter);
-    let events = events::Events::spawn(recorder, leadership.clone());
     let (triggers, instance_triggers, request_triggers) = triggers::channels();
     let (identities, room) = (identities::Identities::default(), room::Room::default());
+    let approvals = approvals::Approvals::default();
     let (instances, instance_stream, instances_filled) =
         cached(Api::<VolttronInstance>::all(client.clone()), |_| ());
     let (requests, request_stream, requests_filled) =
         cached(Api::<VolttronCertRequest>::all(client.clone()), {
             let (identities, room, triggers) = (identities.clone(), room.clone(), triggers.clone());
+            let approvals = approvals.clone();
             move |event| {
                 room.observe(event);
+                approvals.observe(event);
                 for gone in identities.observe(event, &triggers) {
                     room.leave(&gone, &triggers);
                 }
@@ -153,15 +158,22 @@ async fn lead(
             requests_filled,
             identities,
             room,
+            approvals,
         },
         triggers,
-        events,
+        metrics::Metrics::new(health.counts()),
     ));
 
     health.show(&context);
     tokio::spawn(secrets::watch(context.clone(), stop.clone()));
     tokio::spawn(namespaces::watch(context.clone(), stop.clone()));
     tokio::spawn(gate::watch(context.clone(), stop.clone()));
+    if settings.expect_stamping {
+        tokio::spawn(gate::watch_stamping(context.clone(), stop.clone()));
+    }
+    let reporter = settings.pod_name.as_deref().unwrap_or("volttron-operator");
+    let publishing = events::publish(context.clone(), reporter.to_owned(), stop.clone());
+    let publishing = AbortOnDropHandle::new(tokio::spawn(publishing));
 
     let owned = watcher::Config::default().labels(&format!(
         "{}={}",
@@ -184,6 +196,10 @@ async fn lead(
         .run(request::reconcile, request::on_error, context.clone())
         .for_each(|_| std::future::ready(()));
     tokio::join!(instance_controller, request_controller);
+    context.events.close();
+    if tokio::time::timeout(LAST_EVENTS, publishing).await.is_err() {
+        warn!("not all Events could be published; the next leader tells what was decided");
+    }
 }
 
 /// A cache of all `K`, and the stream of those that a user changed. Status written by this

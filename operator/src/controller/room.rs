@@ -1,5 +1,6 @@
-//! Room for requests that wait for a decision: bounded for each instance, and for each requester, so
-//! that nobody buries the requests of others.
+//! Room for requests that wait for a decision: bounded for each instance, and within it for each
+//! requester and each namespace, so that nobody buries the requests of others. Who may make service
+//! accounts in a namespace is as many requesters as they like, hence the second bound.
 
 use super::context::instance_of;
 use super::triggers::Triggers;
@@ -29,8 +30,15 @@ struct Inner {
 #[derive(Clone, PartialEq, Eq)]
 struct Guest {
     instance: ObjectRef<VolttronInstance>,
-    requester: String,
+    owner: Owner,
     turn: Turn,
+}
+
+/// Whose room a request takes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Owner {
+    namespace: String,
+    requester: String,
 }
 
 /// Who came first is first.
@@ -39,49 +47,70 @@ type Turn = (Timestamp, String);
 #[derive(Default)]
 struct Places {
     seated: HashSet<Reference>,
-    seated_of: HashMap<String, usize>,
-    /// Those that wait, by requester.
-    queues: BTreeMap<String, BTreeMap<Turn, Reference>>,
+    seated_of: Counts,
+    seated_in: Counts,
+    /// Those that wait, by whose room they wait for.
+    queues: BTreeMap<Owner, BTreeMap<Turn, Reference>>,
     limits: Limits,
+}
+
+/// How many there are, by requester or by namespace.
+#[derive(Default)]
+struct Counts(HashMap<String, usize>);
+
+impl Counts {
+    fn add(&mut self, key: &str) {
+        *self.0.entry(key.to_owned()).or_default() += 1;
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(count) = self.0.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    fn of(&self, key: &str) -> usize {
+        self.0.get(key).copied().unwrap_or(0)
+    }
 }
 
 #[derive(Clone, Copy, Default)]
 struct Limits {
     all: i32,
     of_requester: i32,
+    in_namespace: i32,
 }
 
 impl Places {
     fn seat(&mut self, reference: Reference, guest: &Guest) {
         self.unqueue(guest);
-        *self.seated_of.entry(guest.requester.clone()).or_default() += 1;
+        self.seated_of.add(&guest.owner.requester);
+        self.seated_in.add(&guest.owner.namespace);
         self.seated.insert(reference);
     }
 
     fn queue(&mut self, reference: Reference, guest: &Guest) {
-        let queue = self.queues.entry(guest.requester.clone()).or_default();
+        let queue = self.queues.entry(guest.owner.clone()).or_default();
         queue.insert(guest.turn.clone(), reference);
     }
 
     fn unqueue(&mut self, guest: &Guest) {
-        if let Some(queue) = self.queues.get_mut(&guest.requester) {
+        if let Some(queue) = self.queues.get_mut(&guest.owner) {
             queue.remove(&guest.turn);
             if queue.is_empty() {
-                self.queues.remove(&guest.requester);
+                self.queues.remove(&guest.owner);
             }
         }
     }
 
     fn leave(&mut self, reference: &Reference, guest: &Guest) {
         self.unqueue(guest);
-        if !self.seated.remove(reference) {
-            return;
-        }
-        if let Some(count) = self.seated_of.get_mut(&guest.requester) {
-            *count -= 1;
-            if *count == 0 {
-                self.seated_of.remove(&guest.requester);
-            }
+        if self.seated.remove(reference) {
+            self.seated_of.remove(&guest.owner.requester);
+            self.seated_in.remove(&guest.owner.namespace);
         }
     }
 
@@ -89,12 +118,22 @@ impl Places {
         self.seated.is_empty() && self.queues.is_empty()
     }
 
-    fn refusal(&self, requester: &str) -> Option<Waiting> {
-        let reaches = |count: usize, limit: i32| i32::try_from(count).is_ok_and(|it| it < limit);
-        let own = self.seated_of.get(requester).copied().unwrap_or(0);
-        if !reaches(own, self.limits.of_requester) {
+    fn refusal(&self, owner: &Owner) -> Option<Waiting> {
+        let has_room = |count: usize, limit: i32| i32::try_from(count).is_ok_and(|it| it < limit);
+        if !has_room(
+            self.seated_of.of(&owner.requester),
+            self.limits.of_requester,
+        ) {
             Some(Waiting::RequesterRoom(self.limits.of_requester))
-        } else if !reaches(self.seated.len(), self.limits.all) {
+        } else if !has_room(
+            self.seated_in.of(&owner.namespace),
+            self.limits.in_namespace,
+        ) {
+            Some(Waiting::NamespaceRoom {
+                namespace: owner.namespace.clone(),
+                limit: self.limits.in_namespace,
+            })
+        } else if !has_room(self.seated.len(), self.limits.all) {
             Some(Waiting::Room(self.limits.all))
         } else {
             None
@@ -105,7 +144,7 @@ impl Places {
     fn next(&self) -> Option<Reference> {
         self.queues
             .iter()
-            .filter(|(requester, _)| self.refusal(requester).is_none())
+            .filter(|(owner, _)| self.refusal(owner).is_none())
             .filter_map(|(_, queue)| queue.first_key_value())
             .min_by_key(|(turn, _)| *turn)
             .map(|(_, reference)| reference.clone())
@@ -140,11 +179,12 @@ impl Room {
         let limits = Limits {
             all: spec.max_pending,
             of_requester: spec.max_pending_per_requester,
+            in_namespace: spec.max_pending_per_namespace,
         };
         self.lock()
             .admit(ObjectRef::from_obj(request), guest, |places, guest| {
                 places.limits = limits;
-                places.refusal(&guest.requester)
+                places.refusal(&guest.owner)
             })
     }
 
@@ -205,7 +245,10 @@ impl Guest {
         let created = request.metadata.creation_timestamp.as_ref();
         Self {
             instance: instance.clone(),
-            requester: request.spec.requester.clone(),
+            owner: Owner {
+                namespace: request.metadata.namespace.clone().unwrap_or_default(),
+                requester: request.spec.requester.clone(),
+            },
             turn: (
                 created.map_or(Timestamp::MAX, |at| at.0),
                 request.metadata.uid.clone().unwrap_or_default(),
@@ -276,6 +319,57 @@ mod tests {
         room.leave(&ObjectRef::from_obj(&a[0]), &triggers);
         room.leave(&ObjectRef::from_obj(&a[0]), &triggers);
         assert_eq!(invited.next().now_or_never(), None, "nobody waits any more");
+    }
+
+    #[test]
+    fn a_namespace_has_no_more_room_with_more_requesters() {
+        let (room, instance) = (Room::default(), ObjectRef::new("central").within("default"));
+        let (triggers, _, requests) = triggers::channels();
+        let mut invited = std::pin::pin!(requests);
+        let spec = RequestsSpec {
+            max_pending: 4,
+            max_pending_per_namespace: 2,
+            ..RequestsSpec::default()
+        };
+        let enter = |request: &VolttronCertRequest| room.enter(request, &instance, &spec);
+        let crowd: Vec<_> = ["a", "b", "c", "d"]
+            .into_iter()
+            .zip(1..)
+            .map(|(requester, number)| request(number, requester))
+            .collect();
+        let refused = Waiting::NamespaceRoom {
+            namespace: "default".into(),
+            limit: 2,
+        };
+        assert_eq!(enter(&crowd[0]), None);
+        assert_eq!(enter(&crowd[1]), None);
+        assert_eq!(enter(&crowd[2]), Some(refused.clone()));
+        let elsewhere: Vec<_> = (11..14)
+            .map(|number| {
+                // A user who files in two namespaces.
+                let mut request = request(number, "a");
+                request.metadata.namespace = Some("elsewhere".into());
+                request
+            })
+            .collect();
+        assert_eq!(enter(&elsewhere[0]), None, "another namespace has room");
+        assert_eq!(enter(&elsewhere[1]), None);
+        assert!(enter(&elsewhere[2]).is_some());
+        assert_eq!(enter(&crowd[3]), Some(refused));
+        room.leave(&ObjectRef::from_obj(&elsewhere[0]), &triggers);
+        let next = invited.next().now_or_never().flatten();
+        let expected = ObjectRef::from_obj(&elsewhere[2]);
+        assert_eq!(next, Some(expected), "the crowd has two already");
+        assert_eq!(enter(&elsewhere[2]), None);
+        room.leave(&ObjectRef::from_obj(&crowd[0]), &triggers);
+        let next = invited.next().now_or_never().flatten();
+        assert_eq!(next, Some(ObjectRef::from_obj(&crowd[2])));
+        assert_eq!(enter(&crowd[2]), None);
+        for request in crowd.iter().chain(&elsewhere) {
+            room.leave(&ObjectRef::from_obj(request), &triggers);
+        }
+        let inner = room.lock();
+        assert!(inner.known.is_empty() && inner.instances.is_empty());
     }
 
     fn waiting(number: i64, requester: &str, reason: &str) -> VolttronCertRequest {

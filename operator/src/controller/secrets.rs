@@ -10,6 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use sha2::{Digest, Sha256};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,22 @@ type Fingerprint = [u8; 32];
 
 /// Fingerprints of the content of Secrets, by namespace and name. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct SecretIndex(Arc<Mutex<HashMap<Key, Fingerprint>>>);
+pub(super) struct SecretIndex(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    contents: HashMap<Key, Content>,
+    /// What was to be in Secrets and cannot be, and why.
+    hindered: HashMap<Key, (Fingerprint, String)>,
+}
+
+#[derive(Default)]
+struct Content {
+    /// What is in it.
+    seen: Option<Fingerprint>,
+    /// What the controller has put into it last, whatever somebody else made of it.
+    given: Option<Fingerprint>,
+}
 
 impl SecretIndex {
     /// Whether the Secret is known to hold exactly `data`.
@@ -32,18 +48,76 @@ impl SecretIndex {
         name: &str,
         data: &BTreeMap<String, ByteString>,
     ) -> bool {
-        self.lock().get(&(namespace.to_owned(), name.to_owned())) == Some(&fingerprint(data))
+        let key = (namespace.to_owned(), name.to_owned());
+        let known = self.lock();
+        let content = known.contents.get(&key);
+        content.is_some_and(|content| content.seen == Some(fingerprint(data)))
     }
 
     /// Notes what the controller has just written, so that the watch of it triggers nothing.
     pub(super) fn wrote(&self, namespace: &str, name: &str, data: &BTreeMap<String, ByteString>) {
-        self.lock()
-            .insert((namespace.to_owned(), name.to_owned()), fingerprint(data));
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut known = self.lock();
+        known.hindered.remove(&key);
+        let written = Some(fingerprint(data));
+        let content = Content {
+            seen: written,
+            given: written,
+        };
+        known.contents.insert(key, content);
     }
 
     /// Forgets what [`Self::wrote`] noted of a write that did not come to pass.
     pub(super) fn did_not_write(&self, namespace: &str, name: &str) {
-        self.lock().remove(&(namespace.to_owned(), name.to_owned()));
+        let key = (namespace.to_owned(), name.to_owned());
+        self.lock().contents.remove(&key);
+    }
+
+    /// Whether `data` is what the controller has put into the Secret last. Its owner may have changed
+    /// it since.
+    pub(super) fn was_given(
+        &self,
+        namespace: &str,
+        name: &str,
+        data: &BTreeMap<String, ByteString>,
+    ) -> bool {
+        let key = (namespace.to_owned(), name.to_owned());
+        let known = self.lock();
+        let content = known.contents.get(&key);
+        content.is_some_and(|content| content.given == Some(fingerprint(data)))
+    }
+
+    /// Notes why `data` cannot be put into a Secret.
+    pub(super) fn cannot_hold(
+        &self,
+        namespace: &str,
+        name: &str,
+        data: &BTreeMap<String, ByteString>,
+        why: String,
+    ) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.lock().hindered.insert(key, (fingerprint(data), why));
+    }
+
+    /// Why `data` could not be put into a Secret when that was tried last.
+    pub(super) fn hindrance(
+        &self,
+        namespace: &str,
+        name: &str,
+        data: &BTreeMap<String, ByteString>,
+    ) -> Option<String> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let known = self.lock();
+        let (tried, why) = known.hindered.get(&key)?;
+        (*tried == fingerprint(data)).then(|| why.clone())
+    }
+
+    /// Forgets a Secret that is wanted no more.
+    pub(super) fn forget(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut known = self.lock();
+        known.hindered.remove(&key);
+        known.change(key, |content| content.given = None);
     }
 
     fn observed(&self, secret: &Secret) -> bool {
@@ -51,19 +125,37 @@ impl SecretIndex {
             .data
             .as_ref()
             .map_or_else(|| fingerprint(&BTreeMap::new()), fingerprint);
-        self.lock().insert(key(secret), seen) != Some(seen)
+        let mut known = self.lock();
+        let content = known.contents.entry(key(secret)).or_default();
+        content.seen.replace(seen) != Some(seen)
     }
 
     fn deleted(&self, secret: &Secret) {
-        self.lock().remove(&key(secret));
+        self.lock()
+            .change(key(secret), |content| content.seen = None);
     }
 
     fn clear(&self) {
-        self.lock().clear();
+        let contents = &mut self.lock().contents;
+        contents.retain(|_, content| {
+            content.seen = None;
+            content.given.is_some()
+        });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Fingerprint>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Content)) {
+        if let Entry::Occupied(mut entry) = self.contents.entry(key) {
+            change(entry.get_mut());
+            if entry.get().seen.is_none() && entry.get().given.is_none() {
+                entry.remove();
+            }
+        }
     }
 }
 
@@ -149,6 +241,53 @@ fn fingerprint(data: &BTreeMap<String, ByteString>) -> Fingerprint {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn data(content: &str) -> BTreeMap<String, ByteString> {
+        BTreeMap::from([("ca.crt".to_owned(), ByteString(content.into()))])
+    }
+
+    #[test]
+    fn what_was_given_is_known_whatever_the_owner_makes_of_it() {
+        let index = SecretIndex::default();
+        let (old, new) = (data("old"), data("new"));
+        let seen = |content: &BTreeMap<String, ByteString>| Secret {
+            data: Some(content.clone()),
+            ..secret("plant", "plant")
+        };
+        let state = |data| {
+            (
+                index.holds("plant", "any", data),
+                index.was_given("plant", "any", data),
+            )
+        };
+        assert!(index.observed(&seen(&old)), "this is news");
+        assert_eq!(state(&old), (true, false));
+        index.wrote("plant", "any", &new);
+        assert!(!index.observed(&seen(&new)), "the controller's own write");
+        assert_eq!((state(&old), state(&new)), ((false, false), (true, true)));
+        assert!(index.observed(&seen(&old)), "somebody else's write");
+        assert_eq!((state(&old), state(&new)), ((true, false), (false, true)));
+        index.deleted(&seen(&old));
+        index.clear();
+        assert_eq!(state(&new), (false, true));
+        index.forget("plant", "any");
+        assert_eq!(state(&new), (false, false));
+        assert!(index.lock().contents.is_empty(), "nothing is kept");
+        index.wrote("plant", "any", &new);
+        index.did_not_write("plant", "any");
+        assert_eq!(state(&new), (false, false));
+    }
+
+    #[test]
+    fn a_hindrance_is_of_one_content_and_ends_with_a_write() {
+        let index = SecretIndex::default();
+        let (old, new) = (data("old"), data("new"));
+        let why = |data| index.hindrance("plant", "any", data);
+        index.cannot_hold("plant", "any", &new, "quota".to_owned());
+        assert_eq!((why(&old), why(&new)), (None, Some("quota".to_owned())));
+        index.wrote("plant", "any", &new);
+        assert_eq!(why(&new), None);
+    }
 
     fn secret(namespace: &str, of: &str) -> Secret {
         let labels = json!({well_known::INSTANCE_LABEL: "central", well_known::INSTANCE_NAMESPACE_LABEL: of});

@@ -1,13 +1,24 @@
 //! The certificate authority of an instance, as it was read and checked.
 
+mod error;
+mod path;
+
+pub use error::AuthorityError;
+
 use super::leaf::spki;
-use super::name_hash::{NameHashError, list_file_of};
+use super::name_hash::list_file_of;
 use super::{sha256_hex, to_pem, to_timestamp};
 use jiff::Timestamp;
+use path::{Located, Path, certificate_blocks, has_signed, is_self_signed, parse};
 use rcgen::{Issuer, KeyIdMethod, KeyPair};
 use std::fmt;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+/// The fields of a Secret that hold a CA's chain and what to trust.
+const CHAIN: &str = "tls.crt";
+const ROOTS: &str = "ca.crt";
 
 /// A certificate authority that may sign: its key fits, it is a CA, and it is in force.
 pub struct Authority {
@@ -22,8 +33,8 @@ pub struct Authority {
     roots: Vec<CaCertificate>,
     root: usize,
     bundle: String,
-    path_lengths: Vec<Option<u32>>,
-    depth: usize,
+    path: Path,
+    name: String,
 }
 
 /// What is needed of a CA certificate.
@@ -66,6 +77,14 @@ impl CaCertificate {
             && self.spki == other.spki
             && self.key_identifier == other.key_identifier
     }
+
+    /// Whether its key signed `certificate`, in its name.
+    fn signed(&self, certificate: &X509Certificate<'_>) -> bool {
+        SubjectPublicKeyInfo::from_der(&self.spki).is_ok_and(|(_, key)| {
+            certificate.issuer().as_raw() == self.subject
+                && certificate.verify_signature(Some(&key)).is_ok()
+        })
+    }
 }
 
 /// The Debug of an authority never shows its key.
@@ -74,67 +93,6 @@ impl fmt::Debug for Authority {
         f.debug_struct("Authority")
             .field("sha256", &self.certificate.sha256)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why a certificate and key are no authority. The messages name the fields of the Secret.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// `tls.crt` is not PEM of certificates.
-    #[error("tls.crt is not PEM of X.509 certificates")]
-    CertificateMalformed,
-    /// `tls.key` is no private key that can be used.
-    #[error("tls.key is not a PKCS #8 private key (PEM) of RSA, ECDSA P-256 or P-384")]
-    KeyMalformed(#[source] rcgen::Error),
-    /// The key belongs to another certificate.
-    #[error("tls.key does not fit tls.crt: the public keys differ")]
-    KeyMismatch,
-    /// The certificate has run out.
-    #[error("the CA certificate expired at {0}")]
-    Expired(Timestamp),
-    /// The certificate is not in force yet.
-    #[error("the CA certificate is not valid before {0}")]
-    NotYetValid(Timestamp),
-    /// basicConstraints does not say CA:TRUE.
-    #[error("tls.crt is no CA certificate: its basicConstraints do not say CA:TRUE")]
-    NotACa,
-    /// keyUsage does not allow to sign certificates or revocation lists.
-    #[error(
-        "the CA certificate's keyUsage does not allow {0}; both keyCertSign and cRLSign are needed"
-    )]
-    MayNotSign(&'static str),
-    /// An intermediate CA without its root.
-    #[error(
-        "tls.crt is an intermediate CA without its root: append the chain up to the self-signed \
-         root to tls.crt, or put the root into ca.crt"
-    )]
-    NoRoot,
-    /// Brokers cannot look a revocation list up by the CA's name.
-    #[error("the subject of the CA certificate cannot be used")]
-    Name(#[source] NameHashError),
-    /// What is to be trusted did not sign the chain.
-    #[error("ca.crt does not hold the root that tls.crt leads to")]
-    ForeignRoot,
-    /// The chain does not lead from one certificate to the next.
-    #[error("tls.crt is no chain: certificate {0} did not sign the one before it")]
-    BrokenChain(usize),
-}
-
-impl AuthorityError {
-    /// The `reason` of the condition.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::CertificateMalformed => "InvalidCertificate",
-            Self::KeyMalformed(_) => "InvalidKey",
-            Self::KeyMismatch => "KeyMismatch",
-            Self::Expired(_) => "Expired",
-            Self::NotYetValid(_) => "NotYetValid",
-            Self::NotACa => "NotACertificateAuthority",
-            Self::MayNotSign(_) => "KeyUsageForbidsSigning",
-            Self::Name(_) => "UnsupportedSubject",
-            Self::NoRoot | Self::ForeignRoot | Self::BrokenChain(_) => "IncompleteChain",
-        }
     }
 }
 
@@ -150,38 +108,47 @@ impl Authority {
         roots: Option<&str>,
         now: Timestamp,
     ) -> Result<Self, AuthorityError> {
-        let blocks = certificate_blocks(certificates)?;
-        let parsed = blocks
-            .iter()
-            .map(|der| parse(der))
-            .collect::<Result<Vec<_>, _>>()?;
+        let authority = Self::read(certificates, key, roots, now)?;
+        authority.check_in_force(now)?;
+        Ok(authority)
+    }
+
+    /// As [`Self::load`], of a CA that need not be in force. Of several roots that fit, it is the
+    /// one that is in force the longest.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] says what is wrong with the Secret.
+    pub fn read(
+        certificates: &str,
+        key: &str,
+        roots: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Self, AuthorityError> {
+        let malformed = || AuthorityError::CertificateMalformed(CHAIN);
+        let blocks = certificate_blocks(certificates, CHAIN)?;
+        let parsed = parse(&blocks, CHAIN)?;
         let (Some(ca), Some(last)) = (parsed.first(), parsed.last()) else {
-            return Err(AuthorityError::CertificateMalformed);
+            return Err(malformed());
         };
         let key = KeyPair::from_pem(key).map_err(AuthorityError::KeyMalformed)?;
         if spki(&key) != ca.public_key().raw {
             return Err(AuthorityError::KeyMismatch);
         }
-        check_may_sign(ca)?;
-        check_in_force(ca, now)?;
         for (index, pair) in parsed.windows(2).enumerate() {
             if !has_signed(&pair[1], &pair[0]) {
                 return Err(AuthorityError::BrokenChain(index + 2));
             }
         }
-        let root_blocks = match roots {
-            Some(roots) => certificate_blocks(roots)?,
-            None if is_self_signed(last) => blocks[blocks.len() - 1..].to_vec(),
+        let (root_blocks, field, offset) = match roots {
+            Some(roots) => (certificate_blocks(roots, ROOTS)?, ROOTS, 0),
+            None if is_self_signed(last) => {
+                let end = blocks.len() - 1;
+                (blocks[end..].to_vec(), CHAIN, end)
+            }
             None => return Err(AuthorityError::NoRoot),
         };
-        let roots = root_blocks
-            .iter()
-            .map(|der| parse(der))
-            .collect::<Result<Vec<_>, _>>()?;
-        let root = roots
-            .iter()
-            .position(|root| root == last || has_signed(root, last))
-            .ok_or(AuthorityError::ForeignRoot)?;
+        let roots = parse(&root_blocks, field)?;
+        let root = longest_lived_root(&roots, last, now).ok_or(AuthorityError::ForeignRoot)?;
         let own_intermediates: String = parsed
             .iter()
             .zip(&blocks)
@@ -190,13 +157,26 @@ impl Authority {
             .collect();
         let chain = parsed
             .iter()
-            .chain((roots[root] != *last).then(|| &roots[root]));
-        let path_lengths: Vec<_> = chain.map(path_length).collect();
+            .enumerate()
+            .map(|(index, certificate)| Located {
+                certificate,
+                field: CHAIN,
+                index,
+            });
+        // A root at the end of the chain is not what is trusted where there is another field for it.
+        let own = chain.filter(|it| it.index == 0 || !is_self_signed(it.certificate));
+        let end = (roots[root] != *ca).then(|| Located {
+            certificate: &roots[root],
+            field,
+            index: offset + root,
+        });
+        let path = Path::check(&own.chain(end).collect::<Vec<_>>())?;
         let certificate = CaCertificate::new(&blocks[0], ca);
         let issuer = Issuer::from_ca_cert_der(&certificate.der.clone().into(), key)
-            .map_err(|_| AuthorityError::CertificateMalformed)?;
+            .map_err(|_| malformed())?;
         let authority = Self {
             issuer,
+            name: ca.subject().to_string(),
             certificate,
             intermediates: own_intermediates.clone(),
             own_intermediates,
@@ -210,11 +190,18 @@ impl Authority {
                 .map(|(der, root)| CaCertificate::new(der, root))
                 .collect(),
             root,
-            depth: path_lengths.len() - 1,
-            path_lengths,
+            path,
         };
         list_file_of(&authority).map_err(AuthorityError::Name)?;
         Ok(authority)
+    }
+
+    /// Checks that this CA, and each certificate between it and its root, is in force.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] names the one that is not.
+    pub fn check_in_force(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        self.path.check_in_force(now)
     }
 
     /// The same authority in the company of others: its bundle holds their roots behind its own,
@@ -263,7 +250,7 @@ impl Authority {
 
     /// How many CA certificates there are below the root.
     pub(super) fn depth(&self) -> usize {
-        self.depth
+        self.path.depth()
     }
 
     pub(super) fn own_intermediates(&self) -> &str {
@@ -273,22 +260,12 @@ impl Authority {
     /// Whether the path length constraints of this CA and those above it leave room for a CA
     /// below it that has `depth` CAs below itself.
     pub(super) fn has_room_for(&self, depth: usize) -> bool {
-        (self.path_lengths.iter().enumerate()).all(|(above, length)| {
-            length.is_none_or(|length| {
-                usize::try_from(length).unwrap_or(usize::MAX) > above.saturating_add(depth)
-            })
-        })
+        self.path.has_room_for(depth)
     }
 
     /// Whether this authority's key signed `certificate`.
     pub(super) fn signed(&self, certificate: &X509Certificate<'_>) -> bool {
-        let Ok((_, key)) =
-            x509_parser::x509::SubjectPublicKeyInfo::from_der(&self.certificate.spki)
-        else {
-            return false;
-        };
-        certificate.issuer().as_raw() == self.certificate.subject
-            && certificate.verify_signature(Some(&key)).is_ok()
+        self.certificate.signed(certificate)
     }
 
     /// Whether this CA has issued the first certificate of `chain` (PEM). It is recognised by the
@@ -320,13 +297,41 @@ impl Authority {
         }
     }
 
+    /// Whether who shows `chain` (DER, the leaf first) is accepted only as long as this CA is trusted,
+    /// whose place `successor` takes. Where both have one name and key, such as an intermediate CA
+    /// that another root has signed, the leaf is either's, and what comes behind it tells.
+    #[must_use]
+    pub fn is_needed_for(&self, chain: &[impl AsRef<[u8]>], successor: &Self) -> bool {
+        let Some((leaf, behind)) = chain.split_first() else {
+            return false;
+        };
+        if !self.issued_der(leaf.as_ref()) {
+            return false;
+        }
+        if !self.certificate.same_key(&successor.certificate) {
+            return true;
+        }
+        let leads_to_successor = |der: &_| {
+            let parsed = X509Certificate::from_der(AsRef::<[u8]>::as_ref(der));
+            parsed.is_ok_and(|(_, it)| successor.root().signed(&it))
+        };
+        successor.depth() > 0 && !behind.iter().any(leads_to_successor)
+    }
+
+    /// Whether somebody who looks for the revocation list of this CA may find that of `other`: both
+    /// have one name as brokers compare it, and not one key.
+    #[must_use]
+    pub fn is_namesake_of(&self, other: &Self) -> bool {
+        list_file_of(self) == list_file_of(other) && !self.certificate.same_key(&other.certificate)
+    }
+
     /// Whether `other` is the same CA with a certificate of its own: the same name, key and roots,
     /// so that either verifies what the other has signed.
     #[must_use]
     pub fn is_renewal_of(&self, other: &Self) -> bool {
         self.certificate.same_key(&other.certificate)
             && self.root().same_key(other.root())
-            && self.depth == other.depth
+            && self.depth() == other.depth()
     }
 
     /// Certificates between a leaf and the roots (PEM); empty where the CA is the root and no
@@ -348,79 +353,45 @@ impl Authority {
         &self.certificate.sha256
     }
 
-    /// Start of the CA certificate's life.
+    /// The CA's name, for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// From when the CA certificate and all above it are in force.
     #[must_use]
     pub fn not_before(&self) -> Timestamp {
-        self.certificate.not_before
+        self.path.not_before()
     }
 
-    /// End of the CA certificate's life.
+    /// When the first of the CA certificate and those above it runs out: nothing that this CA
+    /// signs is accepted for longer.
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
-        self.certificate.not_after
+        self.path.first_to_end().1
+    }
+
+    /// The certificate that ends at [`Self::not_after`], for people.
+    #[must_use]
+    pub fn first_to_end(&self) -> &str {
+        self.path.first_to_end().0
     }
 }
 
-fn certificate_blocks(text: &str) -> Result<Vec<Vec<u8>>, AuthorityError> {
-    let blocks = pem::parse_many(text).map_err(|_| AuthorityError::CertificateMalformed)?;
-    let certificates: Vec<_> = blocks
-        .into_iter()
-        .filter(|block| block.tag() == "CERTIFICATE")
-        .map(pem::Pem::into_contents)
-        .collect();
-    if certificates.is_empty() {
-        return Err(AuthorityError::CertificateMalformed);
-    }
-    Ok(certificates)
-}
-
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, AuthorityError> {
-    match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
-        _ => Err(AuthorityError::CertificateMalformed),
-    }
-}
-
-fn check_may_sign(ca: &X509Certificate<'_>) -> Result<(), AuthorityError> {
-    if !ca.is_ca() {
-        return Err(AuthorityError::NotACa);
-    }
-    match ca.key_usage() {
-        Ok(Some(usage)) if !usage.value.key_cert_sign() => {
-            Err(AuthorityError::MayNotSign("keyCertSign"))
-        }
-        // A broker takes no notice of a list that is signed in spite of it, and lets nobody in.
-        Ok(Some(usage)) if !usage.value.crl_sign() => Err(AuthorityError::MayNotSign("cRLSign")),
-        Ok(_) => Ok(()),
-        Err(_) => Err(AuthorityError::CertificateMalformed),
-    }
-}
-
-fn check_in_force(ca: &X509Certificate<'_>, now: Timestamp) -> Result<(), AuthorityError> {
-    let not_before = to_timestamp(ca.validity().not_before);
-    let not_after = to_timestamp(ca.validity().not_after);
-    if now >= not_after {
-        return Err(AuthorityError::Expired(not_after));
-    }
-    if now < not_before {
-        return Err(AuthorityError::NotYetValid(not_before));
-    }
-    Ok(())
-}
-
-fn path_length(ca: &X509Certificate<'_>) -> Option<u32> {
-    ca.basic_constraints().ok()??.value.path_len_constraint
-}
-
-fn has_signed(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> bool {
-    certificate.issuer().as_raw() == issuer.subject().as_raw()
-        && certificate
-            .verify_signature(Some(issuer.public_key()))
-            .is_ok()
-}
-
-fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
-    has_signed(certificate, certificate)
+/// The place of the root among `roots` that `last` is or was signed by.
+fn longest_lived_root(
+    roots: &[X509Certificate<'_>],
+    last: &X509Certificate<'_>,
+    now: Timestamp,
+) -> Option<usize> {
+    let fit = roots.iter().enumerate();
+    let fit = fit.filter(|(_, root)| *root == last || has_signed(root, last));
+    let longest = fit.max_by_key(|(_, root)| {
+        let begun = to_timestamp(root.validity().not_before) <= now;
+        (begun, to_timestamp(root.validity().not_after))
+    });
+    longest.map(|(place, _)| place)
 }
 
 #[cfg(test)]

@@ -17,13 +17,16 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SerialNumber([u8; 16]);
 
+const HIGHEST_BITS: u8 = 0b1100_0000;
+const POSITIVE: u8 = 0b0100_0000;
+
 impl SerialNumber {
     /// A fresh one from the operating system's random numbers. Its highest bits are `01`, so that
     /// its DER is 16 octets, positive and without a leading zero (RFC 5280, section 4.1.2.2).
     #[must_use]
     pub fn random() -> Self {
         let mut bytes: [u8; 16] = rand::random();
-        bytes[0] = (bytes[0] & 0x7f) | 0x40;
+        bytes[0] = (bytes[0] & !HIGHEST_BITS) | POSITIVE;
         Self(bytes)
     }
 
@@ -37,10 +40,11 @@ impl SerialNumber {
         f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX) * 2.0 - 1.0
     }
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Reads what [`fmt::Display`] wrote of a number that [`Self::random`] made.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        hex::decode(text).ok()?.try_into().ok().map(Self)
+        let bytes: [u8; 16] = hex::decode(text).ok()?.try_into().ok()?;
+        (bytes[0] & HIGHEST_BITS == POSITIVE).then_some(Self(bytes))
     }
 }
 
@@ -132,16 +136,6 @@ pub(super) fn client_params(common_name: &str, serial: &SerialNumber) -> Certifi
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params
-}
-
-/// The serial number and the end of the first certificate of `chain` (PEM).
-#[must_use]
-pub fn serial_and_end(chain: &str) -> Option<(SerialNumber, Timestamp)> {
-    let block = pem::parse_many(chain).ok()?.into_iter().next()?;
-    let (_, certificate) = X509Certificate::from_der(block.contents()).ok()?;
-    let serial = certificate.raw_serial().try_into().ok()?;
-    let ends = to_timestamp(certificate.validity().not_after);
-    Some((SerialNumber(serial), ends))
 }
 
 /// Recognises `chain` as the certificate that [`sign`] made for this request, serial number and

@@ -20,9 +20,7 @@ pub use csr::{
     CheckedRequest, KeyKind, Origin, Rejection, RequestProfile, SubjectKey, check, validate,
 };
 pub use generate::{GeneratedPair, generate};
-pub use leaf::{
-    LeafError, LeafProfile, SerialNumber, SignedCertificate, adopt, serial_and_end, sign,
-};
+pub use leaf::{LeafError, LeafProfile, SerialNumber, SignedCertificate, adopt, sign};
 pub use name_hash::{NameHashError, list_file_of};
 pub use probe::{ProbePair, issue_probe_pair};
 pub use renewal::renew_at;
@@ -35,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 /// How far the begin of a validity lies back, so that clocks that run behind accept what is fresh.
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
 /// SHA-256 of `bytes`, in lower-case hex.
 #[must_use]

@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn hex(serial: impl ToString) -> String {
-        format!("{:0>32}", serial.to_string())
+        format!("4{:0>31}", serial.to_string())
     }
 
     fn certificate(serial: impl ToString, requester: &str) -> Certificate {

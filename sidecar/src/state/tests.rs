@@ -155,6 +155,7 @@ fn a_denial_closes_the_connection_and_names_who_denied_it() {
         at: NOW.to_string(),
         how: DecisionHow::Manual,
         request: None,
+        request_uid: None,
         reason: Some("unknown building".to_owned()),
     });
     let link = Link::Open(None);
@@ -208,6 +209,16 @@ fn a_status_that_is_lost_for_a_moment_does_not_close_the_connection() {
     let mut observed = present(None, &link);
     observed.held = Some(later());
     assert_next(&observed, State::Connected, Order::Stay, "connected");
+}
+
+#[test]
+fn a_request_that_nobody_decided_on_says_so_and_not_that_a_certificate_ran_out() {
+    let mut lapsed = status(Phase::Expired);
+    lapsed.not_after = None;
+    lapsed.conditions = condition("Issued", false, "nobody decided on it within 168h");
+    let link = Link::Idle;
+    let observed = present(Some(&lapsed), &link);
+    assert_next(&observed, State::Expired, Order::Leave, "within 168h");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use volttron_crds::well_known::FINALIZER;
 use volttron_crds::{VolttronCertRequest, VolttronInstance};
 
 use super::people::{Cast, Person};
-use super::{AGENTS, INSTANCE, PLANT, Stamping};
+use super::{AGENTS, INSTANCE, PLANT, Stamping, instances};
 
 /// The field manager of everything here, so that server-side apply takes back what an earlier apply has set.
 const MANAGER: &str = "gate";
@@ -238,6 +238,9 @@ impl Requests {
             return Some("volttron-status");
         }
         let _ = controller.release(NAME).await;
+        if instances::asleep(cast).await {
+            return Some("volttron-auto-approval");
+        }
         let _ = self.delete(&trial.name_any()).await;
         None
     }

@@ -1,9 +1,11 @@
-//! The approval gate against a real API server: who may file, decide on and write the status of a request, and how the refusal reads.
+//! The approval gate against a real API server: who may file, decide on and write the status of a request, or have all of them approved, and
+//! how the refusal reads.
 //!
 //! The chart must be installed, with its default values but for `stamping`; the controller need not run. [`check`] makes the users and namespaces it needs, sends every row of
 //! [`table`] in every way it can be sent, and answers with all rows that went otherwise than they say.
 
 mod api;
+mod instances;
 mod people;
 mod rows;
 #[rustfmt::skip] // One row, one line.
@@ -85,6 +87,9 @@ pub async fn check(
             }
         }
     }
+    let (more, others) = instances::check(admin, &cast).await;
+    rows += more;
+    wrong.extend(others);
     people::remove(admin).await;
     if wrong.is_empty() {
         return Ok(Summary { stamping, rows });

@@ -12,7 +12,7 @@ use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{AGENTS, Installation, PLANT, Stamping};
+use super::{AGENTS, Installation, PLANT, Stamping, instances};
 
 /// Clients that act as somebody.
 pub trait Users {
@@ -37,6 +37,8 @@ pub enum Person {
     Will,
     /// Approves for instances of the agents' namespace, not for the instance that is asked.
     Olga,
+    /// Approves for the one instance of the rows about instances, by its name.
+    Nora,
     /// In group system:masters.
     Root,
     /// The operator's controller.
@@ -55,6 +57,7 @@ impl Person {
             Self::Ben => "gate:ben".to_owned(),
             Self::Will => "gate:will".to_owned(),
             Self::Olga => "gate:olga".to_owned(),
+            Self::Nora => "gate:nora".to_owned(),
             Self::Root => "gate:root".to_owned(),
             Self::Controller => {
                 format!(
@@ -88,13 +91,15 @@ impl Cast {
 
 const WRITER: &str = "gate-writer";
 const STATUS_WRITER: &str = "gate-status-writer";
-const PEOPLE: [Person; 6] = [
+const APPROVER_OF_ONE: &str = "gate-approver-of-one";
+const PEOPLE: [Person; 7] = [
     Person::Rita,
     Person::Alice,
     Person::Anna,
     Person::Ben,
     Person::Will,
     Person::Olga,
+    Person::Nora,
 ];
 
 /// Makes namespaces, rights and clients. The chart's own roles are used wherever they fit; beyond them everybody may patch, update
@@ -171,6 +176,19 @@ pub async fn prepare(
     )
     .await?;
 
+    // Everybody runs instances; few approve.
+    let mut of_one = cluster_role(APPROVER_OF_ONE, &[("volttroninstances", &["approve"])]);
+    for rule in of_one.rules.iter_mut().flatten() {
+        rule.resource_names = Some(vec![instances::NAME.to_owned()]);
+    }
+    apply(&Api::all(admin.clone()), APPROVER_OF_ONE, &of_one).await?;
+    for (role, people) in [
+        ("volttron-operator-instance-admin", PEOPLE.as_slice()),
+        (APPROVER_OF_ONE, &[Person::Nora]),
+    ] {
+        bind(admin, &cast, PLANT, role, people).await?;
+    }
+
     for person in PEOPLE {
         cast.clients
             .push((person, users.client(&person.user(&cast), &[])));
@@ -202,7 +220,7 @@ pub async fn remove(admin: &Client) {
             .delete(name, &background)
             .await;
     }
-    for name in [WRITER, STATUS_WRITER] {
+    for name in [WRITER, STATUS_WRITER, APPROVER_OF_ONE] {
         let _ = Api::<ClusterRole>::all(admin.clone())
             .delete(name, &background)
             .await;

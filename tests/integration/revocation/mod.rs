@@ -3,15 +3,17 @@
 mod authority;
 mod client;
 mod first_list;
+mod planted;
 /// The operator's own, which is a program and no library.
 #[path = "../../../operator/src/broker/probe.rs"]
 mod probe;
+mod refused;
 mod story;
 
 use crate::shared::playground;
 use authority::{Ca, Pair, days, put};
 use client::{Client, SEEN};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use local_cluster::Base;
@@ -20,7 +22,7 @@ use rustls::AlertDescription;
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use std::time::Duration;
-use volttron_tests::{Broker, SOON, Space, eventually, run};
+use volttron_tests::{Broker, Instance, SOON, SYSTEM, Space, eventually, run};
 
 /// Where the broker's lists are.
 const LISTS: &str = "/etc/volttron-rabbitmq/crl";
@@ -182,6 +184,14 @@ fn a_brokers_files_follow_the_api_server_unless_they_are_held() {
         put(Value::Null).await;
         sees("enoent").await;
     });
+}
+
+/// What is written down of an instance's certificates.
+async fn ledger(instance: &Instance<'_>) -> Value {
+    let secrets = Api::<Secret>::namespaced(instance.playground.admin(), SYSTEM);
+    let name = format!("crl.{}.{}", instance.namespace, instance.name);
+    let mut data = secrets.get(&name).await.unwrap().data.unwrap();
+    serde_json::from_slice(&data.remove("ledger.json").unwrap().0).unwrap()
 }
 
 /// The broker of an instance with this CA.

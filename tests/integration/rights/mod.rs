@@ -26,8 +26,10 @@ ClusterRole volttron-operator-controller
   secrets                                        get list watch create patch delete
   events                                         create patch
   events.events.k8s.io                           create patch
-  validatingadmissionpolicies.admissionregistration.k8s.io@volttron-approval-gate,volttron-cleanup,volttron-status        get list watch
-  validatingadmissionpolicybindings.admissionregistration.k8s.io@volttron-approval-gate,volttron-cleanup,volttron-status  get list watch
+  validatingadmissionpolicies.admissionregistration.k8s.io@volttron-approval-gate,volttron-auto-approval,volttron-cleanup,volttron-status        get list watch
+  validatingadmissionpolicybindings.admissionregistration.k8s.io@volttron-approval-gate,volttron-auto-approval,volttron-cleanup,volttron-status  get list watch
+  mutatingadmissionpolicies.admissionregistration.k8s.io@volttron-stamping         get
+  mutatingadmissionpolicybindings.admissionregistration.k8s.io@volttron-stamping   get
 
 Role volttron-system/volttron-operator-controller
   volttroncertrequests.volttron.org              create

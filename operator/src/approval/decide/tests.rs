@@ -287,8 +287,10 @@ fn a_conflict_stops_an_approval_only_where_the_name_is_bound_or_a_policy_approve
                 by: None,
                 reason: None,
                 request: None,
+                request_uid: None,
             }),
             conflict: Some(conflict.clone()),
+            ..Standing::default()
         };
         let step = in_standing(&pending, &ok, &standing, None);
         let stopped = step == Step::Pend(Some(Waiting::Conflict(conflict)));

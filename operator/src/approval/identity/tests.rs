@@ -11,6 +11,11 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
 
+/// UID of `plant/r<number>`.
+fn uid_of(carrier: &str) -> String {
+    format!("{:0>4}", carrier.trim_start_matches("plant/r"))
+}
+
 /// Request `number`, filed at that second.
 fn filed(number: i64, requester: &str) -> VolttronCertRequest {
     let spec = VolttronCertRequestSpec {
@@ -52,6 +57,7 @@ fn recorded_as(
         at: at(when).to_string(),
         how,
         request: carrier.map(str::to_owned),
+        request_uid: carrier.map(uid_of),
         reason: None,
     });
     let mut conditions: Vec<Condition> = Vec::new();
@@ -211,7 +217,60 @@ fn an_approval_that_was_ended_comes_back_with_the_lifting_and_not_with_the_delet
         ruling(&stand(&ended, &[])),
         Some((false, DecisionHow::Policy, Some("plant/r6")))
     );
-    assert_eq!(ruling(&stand(&later, &[ended])), None);
+    assert_eq!(ruling(&stand(&later, std::slice::from_ref(&ended))), None);
+    // Somebody files another request under its name: that lifts nothing.
+    let mut namesake = filed(6, "a");
+    namesake.metadata.uid = Some("another".to_owned());
+    assert_eq!(
+        ruling(&stand(&ended, &[namesake])),
+        Some((false, DecisionHow::Policy, Some("plant/r6")))
+    );
+    // It was recorded without a UID: then nothing tells that it is the same request.
+    let mut unsure = ended;
+    let decision = unsure.status.as_mut().unwrap().decision.as_mut();
+    decision.unwrap().request_uid = None;
+    assert_eq!(
+        ruling(&stand(&unsure, &peers)),
+        Some((false, DecisionHow::Policy, Some("plant/r6")))
+    );
+}
+
+#[test]
+fn an_approval_that_nobody_has_looked_at_yet_is_as_old_as_its_request_may_make_it() {
+    let denial = denied(6, "a", 7);
+    let denial = std::slice::from_ref(&denial);
+    // They are told apart only by when they were filed: before, or after the denial.
+    for (number, is_in) in [(1, false), (7, false), (8, true)] {
+        let unseen = annotated(filed(number, "a"), Some("approved"));
+        let ruling = stand(&unseen, denial).ruling.unwrap();
+        assert_eq!(ruling.approved, is_in, "filed at {number}");
+    }
+}
+
+#[test]
+fn a_denial_is_recorded_after_the_approvals_that_it_ends() {
+    let unrecorded = annotated(renewed(5, "a", "plant/r1"), Some("approved"));
+    let denial = annotated(filed(6, "a"), Some("denied"));
+    let waits = |denial: &VolttronCertRequest, other: &VolttronCertRequest| {
+        stand(denial, std::slice::from_ref(other)).denial_waits
+    };
+    assert!(waits(&denial, &unrecorded));
+    assert!(!waits(&denial, &approved(5, "a", 6)), "it is recorded");
+    assert!(
+        !waits(&denied(6, "a", 7), &unrecorded),
+        "the approval is later"
+    );
+    let elsewhere = annotated(filed(5, "b"), Some("approved"));
+    assert!(!waits(&denial, &elsewhere), "another identity");
+    let ended = annotated(filed(5, "a"), Some("approved"));
+    let ended = recorded_as(
+        ended,
+        Phase::Denied,
+        DecisionHow::Policy,
+        Some("plant/r6"),
+        7,
+    );
+    assert!(!waits(&denial, &ended), "it is ended already");
 }
 
 #[test]

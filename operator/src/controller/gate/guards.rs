@@ -10,15 +10,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use std::fmt;
 
+pub(super) mod stamping;
+
 /// The policy that guards decisions.
 pub(super) const GATE: &str = "volttron-approval-gate";
+/// The policy that guards who may have requests approved without a decision.
+pub(super) const AUTO_APPROVAL: &str = "volttron-auto-approval";
 
 /// The policies the controller relies on, and their specs in the chart, where `CONTROLLER_USER`
 /// stands for the controller. A policy may hold more: each validation only refuses more.
-const POLICIES: [(&str, &str); 3] = [
+const POLICIES: [(&str, &str); 4] = [
     (
         GATE,
         include_str!("../../../../charts/volttron-operator/files/policies/approval-gate.yaml"),
+    ),
+    (
+        AUTO_APPROVAL,
+        include_str!("../../../../charts/volttron-operator/files/policies/auto-approval.yaml"),
     ),
     (
         "volttron-status",
@@ -34,6 +42,8 @@ const POLICIES: [(&str, &str); 3] = [
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     pub(super) name: &'static str,
+    /// Kind of the policy, and of its binding.
+    kinds: [&'static str; 2],
     spec: ValidatingAdmissionPolicySpec,
 }
 
@@ -55,8 +65,10 @@ pub(super) struct Fault {
 
 /// The annotation by which Helm marks what it has installed.
 const RELEASE: &str = "meta.helm.sh/release-name";
-const POLICY: &str = "ValidatingAdmissionPolicy";
-const BINDING: &str = "ValidatingAdmissionPolicyBinding";
+const VALIDATING: [&str; 2] = [
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
 
 /// The policies as this version of the controller expects them, where it is `user`.
 ///
@@ -65,7 +77,11 @@ const BINDING: &str = "ValidatingAdmissionPolicyBinding";
 pub(super) fn guards(user: &str) -> Result<Vec<Guard>, serde_yaml_ng::Error> {
     let parse = |(name, text): (&'static str, &str)| {
         let text = text.replace("CONTROLLER_USER", user);
-        serde_yaml_ng::from_str(&text).map(|spec| Guard { name, spec })
+        serde_yaml_ng::from_str(&text).map(|spec| Guard {
+            name,
+            kinds: VALIDATING,
+            spec,
+        })
     };
     POLICIES.into_iter().map(parse).collect()
 }
@@ -95,8 +111,9 @@ impl Guard {
             None => vec![None],
             Some(binding) => self.of_binding(binding).into_iter().map(Some).collect(),
         };
-        let of_policy = of_policy.into_iter().map(|what| fault(POLICY, what));
-        let of_binding = of_binding.into_iter().map(|what| fault(BINDING, what));
+        let [policy, binding] = self.kinds;
+        let of_policy = of_policy.into_iter().map(|what| fault(policy, what));
+        let of_binding = of_binding.into_iter().map(|what| fault(binding, what));
         of_policy.chain(of_binding).collect()
     }
 
@@ -316,7 +333,7 @@ pub(super) fn upgrade(found: &[Found], namespace: &str) -> String {
     let release = release(&|it| it.policy.as_ref()?.annotations().get(RELEASE).cloned())
         .or_else(|| release(&|it| it.binding.as_ref()?.annotations().get(RELEASE).cloned()));
     format!(
-        "helm upgrade {} CHART --namespace {namespace} --reuse-values",
+        "helm upgrade {} CHART --namespace {namespace} --reset-then-reuse-values",
         release.as_deref().unwrap_or("RELEASE")
     )
 }

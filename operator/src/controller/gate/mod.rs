@@ -8,12 +8,15 @@
 mod changes;
 mod guards;
 mod probe;
+mod served;
+mod stamping;
 
 use super::context::Context;
 use super::error::chain;
 use changes::{Change, Changes};
 use kube::runtime::reflector::ObjectRef;
 use probe::Prover;
+pub(super) use stamping::{Stamping, watch as watch_stamping};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -53,7 +56,7 @@ pub(super) async fn watch(context: Arc<Context>, stop: CancellationToken) {
     let mut last_proof = Instant::now();
     while !stop.is_cancelled() {
         changes.forget();
-        let proof = prover.prove(&context.requests);
+        let proof = prover.prove(&context.instances, &context.requests);
         let state = tokio::select! {
             () = stop.cancelled() => return,
             fault = changes.removal() => removed(&context, &fault),

@@ -1,7 +1,11 @@
 //! Reads the policies, and tries by dry runs what they must refuse.
 
+mod auto;
+mod trial;
+
 use super::GateState;
 use super::guards::{self, Found, GATE};
+use super::served::{POLICIES, if_found, serves};
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -11,32 +15,37 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::core::Status;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use trial::{Trial, Tried, is_refusal, message};
 use volttron_crds::{
-    GROUP, InstanceReference, VolttronCertRequest, VolttronCertRequestSpec, well_known,
+    GROUP, InstanceReference, VolttronCertRequest, VolttronCertRequestSpec, VolttronInstance,
+    well_known,
 };
 
-/// Words of the rule about the verb, in both forms of its message.
+/// Words of the rules about the verb, in both forms of their messages.
 const VERB_RULE: &str = "takes the verb 'approve'";
 const PROBE: &str = "volttron-gate-probe";
 /// Requests on which a decision is tried before the proof is given up: each may vanish meanwhile.
 const CANDIDATES: usize = 3;
 /// Half of what all annotations of an object may hold, in bytes.
 const MOST_ANNOTATED: usize = 128 * 1024;
-const POLICIES: &str = "admissionregistration.k8s.io/v1";
+const MAY_APPROVE: &str = "the controller itself may approve requests, so that it cannot show that \
+     others may not: take the verb approve on volttroninstances from it, as the chart's roles do, \
+     and run it with the chart's service account";
 
-/// Proves the gate, each time on another request.
+/// Proves the gate, each time on another request and another instance.
 pub(super) struct Prover {
     client: Client,
     namespace: String,
     /// How many requests were tried so far.
     round: usize,
+    /// How many instances were.
+    instance_round: usize,
 }
 
 impl Prover {
@@ -45,12 +54,14 @@ impl Prover {
             client,
             namespace,
             round: 0,
+            instance_round: 0,
         }
     }
 
-    /// Reads the policies and tries both dry runs.
+    /// Reads the policies and tries the dry runs.
     pub(super) async fn prove(
         &mut self,
+        instances: &Store<VolttronInstance>,
         requests: &Store<VolttronCertRequest>,
     ) -> Result<GateState, kube::Error> {
         let user = self.user().await?;
@@ -75,7 +86,9 @@ impl Prover {
             }
             Err(error) => return Err(error),
         };
-        if found.iter().any(|it| it.policy.is_none()) && !self.is_served().await? {
+        if found.iter().any(|it| it.policy.is_none())
+            && !serves(&self.client, "validatingadmissionpolicies").await?
+        {
             return Ok(GateState::Down(format!(
                 "this API server does not serve ValidatingAdmissionPolicy ({POLICIES}), without \
                  which whoever may patch a request could approve it: it comes with Kubernetes 1.30"
@@ -100,6 +113,9 @@ impl Prover {
         if let Some(fault) = self.creation(&user, &restore).await? {
             return Ok(GateState::Down(fault));
         }
+        if let Some(fault) = self.auto_approval(instances).await? {
+            return Ok(GateState::Down(fault));
+        }
         self.decision(requests).await
     }
 
@@ -120,15 +136,6 @@ impl Prover {
             policy: if_found(policy)?,
             binding: if_found(binding)?,
         })
-    }
-
-    /// Whether the API server knows policies at all.
-    async fn is_served(&self) -> Result<bool, kube::Error> {
-        let list = if_found(self.client.list_api_group_resources(POLICIES).await)?;
-        Ok(list.is_some_and(|list| {
-            let mut resources = list.resources.iter();
-            resources.any(|it| it.name == "validatingadmissionpolicies")
-        }))
     }
 
     /// Tries to create a request that is already approved. The same request without the decision
@@ -155,8 +162,13 @@ impl Prover {
         }
         let decided = probe(user, true);
         let refusal = api.create(&dry_run, &decided).await.map(drop);
-        let what = "a request that was created already approved";
-        Ok(match judge(refusal, what, "", &decided.name_any())? {
+        let tried = Tried {
+            what: "a request that was created already approved",
+            policy: GATE,
+            rule: "",
+            name: &decided.name_any(),
+        };
+        Ok(match tried.judge(refusal)? {
             Trial::Refused => None,
             Trial::Accepted(fault) | Trial::Inconclusive(fault) => Some(fault),
             Trial::Gone => Some(format!(
@@ -193,16 +205,23 @@ impl Prover {
                 .patch(&name, &dry_patch(), &Patch::Merge(flipped(&request)))
                 .await
                 .map(drop);
-            let what = "a decision by an account without the verb approve";
-            match judge(refusal, what, VERB_RULE, &name)? {
+            let tried = Tried {
+                what: "a decision by an account without the verb approve",
+                policy: GATE,
+                rule: VERB_RULE,
+                name: &name,
+            };
+            match tried.judge(refusal)? {
                 Trial::Refused => return Ok(GateState::Stands),
-                Trial::Accepted(_) if self.may_approve(&request).await? => {
-                    return Ok(GateState::Down(
-                        "the controller itself may approve requests, so that it cannot show that \
-                         others may not: take the verb approve on volttroninstances from it, as \
-                         the chart's roles do, and run it with the chart's service account"
-                            .to_owned(),
-                    ));
+                Trial::Accepted(_)
+                    if self
+                        .may_approve(
+                            &request.instance_namespace(),
+                            &request.spec.instance_ref.name,
+                        )
+                        .await? =>
+                {
+                    return Ok(GateState::Down(MAY_APPROVE.to_owned()));
                 }
                 Trial::Accepted(fault) => return Ok(GateState::Down(fault)),
                 Trial::Gone => {}
@@ -212,15 +231,15 @@ impl Prover {
         Ok(told.map_or(GateState::Untried, GateState::Down))
     }
 
-    async fn may_approve(&self, request: &VolttronCertRequest) -> Result<bool, kube::Error> {
+    async fn may_approve(&self, namespace: &str, instance: &str) -> Result<bool, kube::Error> {
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
                     group: Some(GROUP.to_owned()),
                     resource: Some("volttroninstances".to_owned()),
                     verb: Some("approve".to_owned()),
-                    namespace: Some(request.instance_namespace()),
-                    name: Some(request.spec.instance_ref.name.clone()),
+                    namespace: Some(namespace.to_owned()),
+                    name: Some(instance.to_owned()),
                     ..ResourceAttributes::default()
                 }),
                 ..SelfSubjectAccessReviewSpec::default()
@@ -230,15 +249,6 @@ impl Prover {
         let api = Api::<SelfSubjectAccessReview>::all(self.client.clone());
         let answer = api.create(&PostParams::default(), &review).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
-    }
-}
-
-/// What was asked for, where it is there. A kind that is not served is answered in plain text, with
-/// no other sign than the code.
-fn if_found<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
-    match answer {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        other => other.map(Some),
     }
 }
 
@@ -282,58 +292,6 @@ fn flipped(request: &VolttronCertRequest) -> serde_json::Value {
         "resourceVersion": request.resource_version(),
         "annotations": {well_known::DECISION: other},
     }})
-}
-
-/// What came of a trial that should be refused.
-#[derive(Debug, PartialEq, Eq)]
-enum Trial {
-    /// The gate has refused it.
-    Refused,
-    /// Nothing has refused it.
-    Accepted(String),
-    /// What it was tried on has changed or is not there any more.
-    Gone,
-    /// Something else has refused it.
-    Inconclusive(String),
-}
-
-fn judge(
-    refusal: Result<(), kube::Error>,
-    what: &str,
-    rule: &str,
-    name: &str,
-) -> Result<Trial, kube::Error> {
-    match refusal {
-        Ok(()) => Ok(Trial::Accepted(format!(
-            "{what} was not refused in a trial, although ValidatingAdmissionPolicy {GATE} and its \
-             binding look as they should: the API server enforces them some seconds after they are \
-             made, unless its admission plugin ValidatingAdmissionPolicy is off"
-        ))),
-        Err(kube::Error::Api(status))
-            if status.message.contains(GATE) && status.message.contains(rule) =>
-        {
-            Ok(Trial::Refused)
-        }
-        Err(kube::Error::Api(status)) if status.code == 404 || status.is_conflict() => {
-            Ok(Trial::Gone)
-        }
-        Err(kube::Error::Api(status)) if is_refusal(&status) => Ok(Trial::Inconclusive(format!(
-            "{what} was refused in a trial, but not by ValidatingAdmissionPolicy {GATE}, which \
-                 therefore is not proven: {}",
-            message(&status, name)
-        ))),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the API server has considered it and said no, rather than failed.
-fn is_refusal(status: &Status) -> bool {
-    (400..500).contains(&status.code) && status.code != 429 && status.code != 401
-}
-
-/// The message without the trial's own name, so that it is the same each time.
-fn message(status: &Status, name: &str) -> String {
-    status.message.replace(name, PROBE)
 }
 
 fn dry_patch() -> PatchParams {

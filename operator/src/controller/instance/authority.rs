@@ -5,6 +5,7 @@
 use super::Fault;
 use super::generations::{CaPair, Generations, Origin, fault_at, incomplete};
 use super::rotation::Wanted;
+use crate::controller::clock;
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error};
 use crate::controller::events::full_name;
@@ -80,8 +81,8 @@ pub(super) async fn ensure(
         .attempt("read the Secret of the CA")?
     {
         Some(secret) => secret,
-        None => match first(instance, instance_name, &wanted, &place, now).await? {
-            Ok(generations) => create(instance, &generations, context).await?,
+        None => match begin(instance, instance_name, &wanted, &place, context, now).await? {
+            Ok(secret) => secret,
             Err(fault) => return Ok(Found::nothing(fault)),
         },
     };
@@ -96,13 +97,16 @@ pub(super) async fn ensure(
         Ok(authorities) => authorities,
         Err(error) => {
             let fault = fault_at(&place, &error);
-            let expired = matches!(error, AuthorityError::Expired(_));
+            let expired = matches!(error, AuthorityError::Expired { .. });
             let fresh = if expired {
                 in_place_of(instance, instance_name, generations, &wanted, now).await?
             } else {
                 None
             };
             if let Some(fresh) = fresh {
+                if let Err(fault) = by_certain_clock(context).await {
+                    return Ok(Found::nothing(fault));
+                }
                 write(instance, &fresh, &version, context).await?;
                 // The watch of this Secret has the instance reconciled again.
                 info!(instance = %full_name(instance), "expired CA replaced");
@@ -221,6 +225,9 @@ async fn wanted(
     })
 }
 
+/// The reason of a condition where something waits for a clock that can be believed.
+pub(super) const CLOCK_UNCERTAIN: &str = "ClockUncertain";
+
 /// The reason of the condition where a Secret that the instance names is not there.
 const MISSING: &str = "SecretNotFound";
 
@@ -242,6 +249,25 @@ fn withdrawn(
         }
         _ => None,
     }
+}
+
+/// Makes the Secret with the first CA of an instance.
+async fn begin(
+    instance: &VolttronInstance,
+    instance_name: &InstanceName,
+    wanted: &Wanted,
+    place: &str,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Result<Secret, Fault>, Error> {
+    let generations = match first(instance, instance_name, wanted, place, now).await? {
+        Ok(generations) => generations,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    if let Err(fault) = by_certain_clock(context).await {
+        return Ok(Err(fault));
+    }
+    create(instance, &generations, context).await.map(Ok)
 }
 
 /// The first CA of an instance.
@@ -307,6 +333,15 @@ async fn in_place_of(
         Wanted::Generated | Wanted::Faulty(_) => return Ok(None),
     };
     Ok(Some(Generations::only(number, pair, request)))
+}
+
+/// No CA is made, and none is thrown away, by a clock that may be wrong: to one that runs ahead a CA
+/// has expired, and what is made by it is not valid yet for everybody else.
+async fn by_certain_clock(context: &Context) -> Result<(), Fault> {
+    clock::certain(&context.client)
+        .await
+        .map(drop)
+        .map_err(|why| Fault::new(CLOCK_UNCERTAIN, why.to_string()))
 }
 
 async fn create(

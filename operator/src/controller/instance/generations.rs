@@ -212,17 +212,24 @@ impl Generations {
     }
 
     /// Loads and checks them. Where the one that signs cannot be used, there is none; another that
-    /// cannot be used, because it has expired say, is left out.
+    /// cannot be used is left out. One that has expired is trusted all the same until it is
+    /// [retired](Self::retire): by another clock it may not have.
     pub(super) fn load(&self, now: Timestamp) -> Result<Authorities, AuthorityError> {
         let signing = self.signing.load(now)?;
-        let next = self.next.as_ref().and_then(|(next, _)| next.load(now).ok());
-        let previous = (self.previous.as_ref()).and_then(|previous| previous.load(now).ok());
+        let read = |pair: &CaPair| pair.read_authority(now).ok();
+        let next = self.next.as_ref().and_then(|(next, _)| read(next));
+        let previous = self.previous.as_ref().and_then(read);
         let others: Vec<&Authority> = next.iter().chain(&previous).collect();
         let cross = if previous.is_some() { &self.cross } else { "" };
+        let signing = Arc::new(signing.among(&others, cross));
+        let in_force = |authority: Authority| {
+            let checked = authority.check_in_force(now);
+            checked.is_ok().then(|| Arc::new(authority))
+        };
         Ok(Authorities {
-            signing: Arc::new(signing.among(&others, cross)),
-            next: next.map(Arc::new),
-            previous: previous.map(Arc::new),
+            signing,
+            next: next.and_then(in_force),
+            previous: previous.and_then(in_force),
         })
     }
 }
@@ -240,7 +247,13 @@ impl CaPair {
 
     /// Loads and checks it.
     pub(super) fn load(&self, now: Timestamp) -> Result<Authority, AuthorityError> {
-        Authority::load(&self.certificate, &self.key, self.roots.as_deref(), now)
+        let authority = self.read_authority(now)?;
+        authority.check_in_force(now)?;
+        Ok(authority)
+    }
+
+    fn read_authority(&self, now: Timestamp) -> Result<Authority, AuthorityError> {
+        Authority::read(&self.certificate, &self.key, self.roots.as_deref(), now)
     }
 }
 

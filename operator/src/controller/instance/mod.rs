@@ -3,6 +3,7 @@
 mod authority;
 mod broker;
 mod generations;
+mod measure;
 mod objects;
 mod rotate;
 mod rotation;
@@ -15,7 +16,7 @@ use super::context::Context;
 use super::error::{Attempt, Error, chain};
 use super::events::full_name;
 use super::gate::GateState;
-use super::metrics::{InPhase, OfInstance, PHASES};
+use super::metrics::Kind;
 use super::revocations::revocation_secret_name;
 use super::runtime::InstanceRuntime;
 use crate::broker::MANAGEMENT_USER;
@@ -27,13 +28,10 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use rotate::Rotation;
 use serde_json::json;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
-use volttron_crds::{
-    Phase, VolttronCertRequest, VolttronInstance, VolttronInstanceStatus, well_known,
-};
+use volttron_crds::{VolttronInstance, VolttronInstanceStatus, well_known};
 
 /// How often an instance that is fine is compared with what it should be.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -64,7 +62,10 @@ pub(super) async fn reconcile(
     } else {
         maintain(&instance, &context).await?
     };
-    context.metrics.reconciled("VolttronInstance", "ok");
+    context
+        .metrics
+        .counts
+        .reconciled(Kind::VolttronInstance, None);
     Ok(action)
 }
 
@@ -76,7 +77,8 @@ pub(super) fn on_error(
 ) -> Action {
     context
         .metrics
-        .reconciled("VolttronInstance", error.label());
+        .counts
+        .reconciled(Kind::VolttronInstance, Some(error.failing()));
     let name = full_name(instance.as_ref());
     let delay = context.backoff(&backoff_key(&instance));
     warn!(instance = %name, error = %chain(error), ?delay, "reconcile failed; it is tried again");
@@ -132,12 +134,8 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     if context.runtimes.publish(reference.clone(), runtime) {
         context.trigger_requests_of(&reference);
     }
-    measure(
-        instance,
-        context,
-        found.authorities().map(|it| it.signing.not_after()),
-        broker.state.is_ok(),
-    );
+    let signing = found.authorities().map(|it| it.signing.as_ref());
+    measure::measure(instance, context, signing, broker.state.is_ok(), now);
     let rotation = match &found.held {
         Some(held) => rotate::advance(instance, &instance_name, held, context, now).await?,
         None => Rotation::Resting(None),
@@ -145,7 +143,7 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
     context
         .metrics
         .rotating
-        .get_or_create(&labels_of(instance))
+        .get_or_create(&measure::labels_of(instance))
         .set(i64::from(!matches!(rotation, Rotation::Resting(_))));
     let observed = status::Observed {
         authorities: &found,
@@ -180,7 +178,7 @@ async fn remove(instance: &VolttronInstance, context: &Context) -> Result<Action
         let ledger = revocation_secret_name(&reference);
         authority::delete_own_secret(&ledger, context).await?;
         context.runtimes.remove(&reference);
-        context.metrics.forget(&labels_of(instance));
+        context.metrics.forget(&measure::labels_of(instance));
         let_go(instance, context).await?;
         info!(instance = %full_name(instance), "instance removed");
     }
@@ -241,8 +239,11 @@ async fn write_status(
 ) -> Result<(), Error> {
     let requests = context.requests_for(&ObjectRef::from_obj(instance));
     let phases = requests.iter().map(|request| request.phase());
-    let gate = context.gate.borrow().clone();
-    let next = status::next(instance, observed, &gate, phases, now);
+    let policies = status::Policies {
+        gate: &context.gate.borrow().clone(),
+        stamping: &context.stamping.borrow().clone(),
+    };
+    let next = status::next(instance, observed, policies, phases, now);
     if instance.status.as_ref() == Some(&next) {
         return Ok(());
     }
@@ -277,7 +278,7 @@ fn tell(instance: &VolttronInstance, context: &Context, next: &VolttronInstanceS
         let (reason, note) = (condition.reason.as_str(), condition.message.clone());
         let name = full_name(instance);
         let ended = condition.type_ == status::ROTATING && reason == status::COMPLETED;
-        let warns = condition.type_ == status::APPROVES_ALL;
+        let warns = status::WARNINGS.contains(&condition.type_.as_str());
         if (condition.status == "True" && !warns) || ended {
             info!(instance = %name, condition = %condition.type_, %reason, message = %note);
             context
@@ -292,87 +293,6 @@ fn tell(instance: &VolttronInstance, context: &Context, next: &VolttronInstanceS
                     .warning(instance, reason, &condition.type_, note);
             }
         }
-    }
-}
-
-fn measure(
-    instance: &VolttronInstance,
-    context: &Context,
-    not_after: Option<Timestamp>,
-    broker_ready: bool,
-) {
-    let labels = labels_of(instance);
-    let metrics = &context.metrics;
-    metrics
-        .broker_ready
-        .get_or_create(&labels)
-        .set(i64::from(broker_ready));
-    if let Some(not_after) = not_after {
-        metrics
-            .authority_not_after
-            .get_or_create(&labels)
-            .set(not_after.as_second());
-    } else {
-        metrics.authority_not_after.remove(&labels);
-    }
-    let reference = ObjectRef::from_obj(instance);
-    let (number, enforced, revoked) = context.revocations.of(&reference, context).numbers();
-    metrics.list_number.get_or_create(&labels).set(number);
-    metrics.list_enforced.get_or_create(&labels).set(enforced);
-    metrics
-        .revoked
-        .get_or_create(&labels)
-        .set(i64::try_from(revoked).unwrap_or(i64::MAX));
-    let requests = context.requests_for(&reference);
-    if let Some(earliest) = earliest_end(&requests) {
-        let gauge = metrics.earliest_not_after.get_or_create(&labels);
-        gauge.set(earliest.as_second());
-    } else {
-        metrics.earliest_not_after.remove(&labels);
-    }
-    for (phase, word) in PHASES {
-        let count = requests
-            .iter()
-            .filter(|request| request.phase() == Some(phase))
-            .count();
-        let OfInstance {
-            namespace,
-            instance,
-        } = labels.clone();
-        metrics
-            .requests
-            .get_or_create(&InPhase {
-                namespace,
-                instance,
-                phase: word,
-            })
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-}
-
-/// When the first of the identities will be without a valid certificate. One that was renewed has
-/// several, and the last one counts.
-fn earliest_end(requests: &[Arc<VolttronCertRequest>]) -> Option<Timestamp> {
-    let mut ends = HashMap::<(&str, &str), Timestamp>::new();
-    for request in requests {
-        let status = request.status.as_ref();
-        let Some(status) = status.filter(|_| request.phase() == Some(Phase::Issued)) else {
-            continue;
-        };
-        let not_after = status.not_after.as_deref().and_then(|it| it.parse().ok());
-        let (Some(name), Some(end)) = (status.common_name.as_deref(), not_after) else {
-            continue;
-        };
-        let last = ends.entry((name, &request.spec.requester)).or_insert(end);
-        *last = end.max(*last);
-    }
-    ends.into_values().min()
-}
-
-fn labels_of(instance: &VolttronInstance) -> OfInstance {
-    OfInstance {
-        namespace: instance.namespace().unwrap_or_default(),
-        instance: instance.name_any(),
     }
 }
 

@@ -1,15 +1,16 @@
 //! Replaces the certificate authority of an instance: observes, has [`rotation`] decide, and writes.
 
 use super::Fault;
-use super::authority::{self, Held, rotation_request};
-use super::generations::Generations;
+use super::authority::{self, CLOCK_UNCERTAIN, Held, rotation_request};
+use super::generations::{CaPair, Generations, Origin};
 use super::objects;
-use super::rotation::{Observed, Progress, Step, Wanted, plan};
+use super::rotation::{LATER, Observed, Progress, Step, Wanted, plan};
 use crate::broker::{ClientPair, Probe, probe};
+use crate::controller::clock::{self, Uncertain};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::events::full_name;
-use crate::controller::request::is_published;
+use crate::controller::request::{Publication, publication};
 use crate::controller::runtime::Authorities;
 use crate::pki::{self, Authority, SerialNumber};
 use jiff::Timestamp;
@@ -38,22 +39,32 @@ pub(super) async fn advance(
     let generations = &held.generations;
     let (next, previous) = (&held.authorities.next, &held.authorities.previous);
     let requests = context.requests_for(&ObjectRef::from_obj(instance));
-    let in_force = |request: &&VolttronCertRequest| is_in_force(request, now);
-    let names = |kept: &dyn Fn(&VolttronCertRequest) -> bool| -> Vec<String> {
-        let requests = requests.iter().map(AsRef::as_ref).filter(in_force);
-        let mut names: Vec<_> = requests.filter(|it| kept(it)).map(full_name).collect();
-        names.sort();
-        names
+    let in_force = || {
+        let requests = requests.iter().map(AsRef::as_ref);
+        requests.filter(|request| is_in_force(request, now))
     };
     let bundle = held.authorities.bundle();
-    let unpublished = match next {
-        Some(_) => names(&|request| !is_published(request, bundle, context)),
-        None => Vec::new(),
-    };
-    let holders = match previous {
-        Some(previous) => names(&|request| holds(request, previous)),
-        None => Vec::new(),
-    };
+    let (mut unpublished, mut hindered) = (Vec::new(), Vec::new());
+    for request in in_force().filter(|_| next.is_some()) {
+        match publication(request, bundle, context) {
+            Publication::Due if request.phase() == Some(Phase::Issued) => {
+                unpublished.push(full_name(request));
+            }
+            // Nothing is written for one that is recorded as expired.
+            Publication::Done | Publication::Due => {}
+            Publication::Hindered(why) => hindered.push(format!("{}: {why}", full_name(request))),
+        }
+    }
+    let mut holders: Vec<_> = previous
+        .iter()
+        .flat_map(|previous| {
+            in_force().filter(|request| needs(request, previous, &held.authorities.signing))
+        })
+        .map(full_name)
+        .collect();
+    for names in [&mut unpublished, &mut hindered, &mut holders] {
+        names.sort();
+    }
     let broker = proof(instance, &held.authorities, now).await?;
     let observed = Observed {
         generations,
@@ -61,11 +72,17 @@ pub(super) async fn advance(
         wanted: &held.wanted,
         request: rotation_request(instance),
         unpublished: &unpublished,
+        hindered: &hindered,
         holders: &holders,
         broker: &broker,
         settle: context.trust_settle,
     };
     let step = plan(&observed, now);
+    if !matches!(step, Step::Rest(_) | Step::Wait(_))
+        && let Err(why) = clock::certain(&context.client).await
+    {
+        return Ok(without_clock(generations, &why));
+    }
     let then = match &step {
         Step::Rest(fault) => return Ok(Rotation::Resting(fault.clone())),
         Step::Wait(progress) => return Ok(Rotation::Under(progress.clone())),
@@ -87,6 +104,20 @@ pub(super) async fn advance(
     Ok(Rotation::Stepped)
 }
 
+/// No step is taken by a clock that may be wrong: to one that runs ahead certificates look expired,
+/// and what is made by it is not valid yet for everybody else.
+fn without_clock(generations: &Generations, why: &Uncertain) -> Rotation {
+    let message = format!("the next step waits: {why}");
+    if generations.next.is_none() && generations.previous.is_none() {
+        return Rotation::Resting(Some(Fault::new(CLOCK_UNCERTAIN, message)));
+    }
+    Rotation::Under(Progress {
+        reason: CLOCK_UNCERTAIN,
+        message,
+        again: LATER,
+    })
+}
+
 async fn introduce(
     instance: &VolttronInstance,
     instance_name: &InstanceName,
@@ -94,16 +125,26 @@ async fn introduce(
     now: Timestamp,
 ) -> Result<Generations, Error> {
     let generations = held.generations.clone();
-    let next = match &held.wanted {
+    let signing = &held.authorities.signing;
+    let load = |pair: &CaPair| {
+        let loaded = pair.load(now);
+        loaded.map_err(|_| Error::Incomplete("the CA that was made"))
+    };
+    let mut number = generations.number + 1;
+    let mut next = match &held.wanted {
         Wanted::Brought(pair, _) => pair.clone(),
         Wanted::Generated | Wanted::Faulty(_) => {
-            authority::generate(instance, instance_name, generations.number + 1, now).await?
+            authority::generate(instance, instance_name, number, now).await?
         }
     };
-    let loaded = next
-        .load(now)
-        .map_err(|_| Error::Incomplete("the CA that was made"))?;
-    let cross = pki::cross_sign(&held.authorities.signing, &loaded, now)?.unwrap_or_default();
+    let mut loaded = load(&next)?;
+    // A CA that was exported from another life of the instance may be called so already.
+    while next.origin == Origin::Generated && loaded.is_namesake_of(signing) {
+        number += 1;
+        next = authority::generate(instance, instance_name, number, now).await?;
+        loaded = load(&next)?;
+    }
+    let cross = pki::cross_sign(signing, &loaded, now)?.unwrap_or_default();
     Ok(generations.introduce(next, cross, rotation_request(instance)))
 }
 
@@ -132,33 +173,46 @@ async fn proof(
     let (address, name) = objects::amqp_endpoint(instance);
     let answer = probe(&address, &name, authorities.bundle(), Some(pair)).await;
     Ok(match answer {
-        Probe::Accepted { server_chain } if previous.is_some() => match server_chain.first() {
-            Some(shown) if signing.issued_der(shown) => Ok(()),
-            _ => Err(
+        Probe::Accepted { server_chain } => match previous {
+            Some(previous) if !follows(&server_chain, signing, previous) => Err(
                 "it still shows the old one; RabbitMQ looks for changed files every two minutes"
                     .to_owned(),
             ),
+            _ => Ok(()),
         },
-        Probe::Accepted { .. } => Ok(()),
         other => Err(format!(
             "a client with a certificate of the new CA: {other}"
         )),
     })
 }
 
-/// Whether a request has a certificate that somebody may use.
+/// Whether what a broker shows is by `signing`, and good without `previous`.
+fn follows(chain: &[Vec<u8>], signing: &Authority, previous: &Authority) -> bool {
+    let shown = chain.first();
+    shown.is_some_and(|shown| signing.issued_der(shown)) && !previous.is_needed_for(chain, signing)
+}
+
+/// Whether a request has a certificate that somebody may use. One that is recorded as expired and
+/// has not was so by a clock that ran ahead, and comes back.
 fn is_in_force(request: &VolttronCertRequest, now: Timestamp) -> bool {
-    let ends = request
-        .status
-        .as_ref()
-        .and_then(|status| status.not_after.as_deref()?.parse::<Timestamp>().ok());
-    request.phase() == Some(Phase::Issued)
+    let Some(status) = (request.status.as_ref()).filter(|status| status.certificate.is_some())
+    else {
+        return false;
+    };
+    let ends = status.not_after.as_deref();
+    let ends = ends.and_then(|ends| ends.parse::<Timestamp>().ok());
+    matches!(status.phase, Some(Phase::Issued | Phase::Expired))
         && request.metadata.deletion_timestamp.is_none()
         && ends.is_none_or(|ends| ends > now)
 }
 
-fn holds(request: &VolttronCertRequest, authority: &Authority) -> bool {
+/// Whether the certificate of a request is accepted only as long as `previous` is trusted.
+fn needs(request: &VolttronCertRequest, previous: &Authority, signing: &Authority) -> bool {
     let status = request.status.as_ref();
     let chain = status.and_then(|status| status.certificate.as_deref());
-    chain.is_some_and(|chain| authority.issued(chain))
+    let blocks = chain.and_then(|chain| pem::parse_many(chain).ok());
+    blocks.is_some_and(|blocks| {
+        let chain: Vec<_> = blocks.iter().map(pem::Pem::contents).collect();
+        previous.is_needed_for(&chain, signing)
+    })
 }

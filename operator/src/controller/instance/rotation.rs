@@ -24,6 +24,10 @@ pub(super) struct Observed<'a> {
     pub(super) request: Option<&'a str>,
     /// The Secrets of certificates that do not hold the trust bundle yet.
     pub(super) unpublished: &'a [String],
+    /// The Secrets of certificates that cannot be given the trust bundle, each with the reason. One
+    /// owner's Secret is no reason to keep everybody on an old CA: the bundle is in the status of
+    /// the instance too, and the cross certificate leads who knows the old root alone to it.
+    pub(super) hindered: &'a [String],
     /// The requests whose certificate was signed by the previous CA and is in force.
     pub(super) holders: &'a [String],
     /// Whether the broker trusts the CA that is introduced, or serves what the one that signs has
@@ -78,7 +82,7 @@ pub(super) struct Progress {
 /// How soon to look again at what changes without telling, such as the broker's files.
 const SOON: Duration = Duration::from_secs(5);
 /// How soon to look again at what tells of its changes.
-const LATER: Duration = Duration::from_secs(30);
+pub(super) const LATER: Duration = Duration::from_secs(30);
 
 /// The next step.
 pub(super) fn plan(observed: &Observed<'_>, now: Timestamp) -> Step {
@@ -118,10 +122,7 @@ fn at_rest(observed: &Observed<'_>, now: Timestamp) -> Step {
             if *pair != observed.generations.signing {
                 return Step::Renew;
             }
-            let secret = match &pair.origin {
-                Origin::Secret(name) => name.as_str(),
-                Origin::Generated => "spec.ca.secretRef",
-            };
+            let secret = secret_of(&pair.origin);
             if asked {
                 return Step::Rest(Some(Fault::new(
                     "SecretUnchanged",
@@ -135,12 +136,16 @@ fn at_rest(observed: &Observed<'_>, now: Timestamp) -> Step {
                 Fault::new(
                     "ReplacementDue",
                     format!(
-                        "the CA ends at {}: put another one into Secret {secret} in time; both are \
-                         trusted until nobody needs the old one",
-                        signing.not_after()
+                        "the CA ends at {}, with {}: put another one into Secret {secret} in time; \
+                         both are trusted until nobody needs the old one",
+                        signing.not_after(),
+                        signing.first_to_end()
                     ),
                 )
             }))
+        }
+        Wanted::Brought(pair, authority) if authority.is_namesake_of(signing) => {
+            Step::Rest(Some(namesake(&pair.origin, authority)))
         }
         Wanted::Brought(..) => Step::Introduce,
         Wanted::Faulty(fault) => Step::Rest(Some(fault.clone())),
@@ -154,8 +159,9 @@ fn introduced(observed: &Observed<'_>, now: Timestamp) -> Step {
     };
     let wait = |what: String, again: Duration| {
         let message = format!(
-            "CA {} is introduced and signs nothing yet: {what}{}",
+            "CA {} is introduced and signs nothing yet: {what}{}{}",
             short(next),
+            not_waited_for(observed.hindered),
             also_asked(observed)
         );
         Step::Wait(Progress {
@@ -172,6 +178,9 @@ fn introduced(observed: &Observed<'_>, now: Timestamp) -> Step {
             return Step::Withdraw;
         }
         Wanted::Brought(_, wanted) if wanted.is_renewal_of(&authorities.signing) => {
+            return Step::Withdraw;
+        }
+        Wanted::Brought(_, wanted) if wanted.is_namesake_of(&authorities.signing) => {
             return Step::Withdraw;
         }
         // Another CA is wanted by now; this one has signed nothing.
@@ -241,6 +250,29 @@ fn activated(observed: &Observed<'_>, now: Timestamp) -> Step {
     Step::Retire
 }
 
+fn secret_of(origin: &Origin) -> &str {
+    match origin {
+        Origin::Secret(name) => name,
+        Origin::Generated => "spec.ca.secretRef",
+    }
+}
+
+/// Nothing is introduced that brokers and agents cannot tell from what is in use: RabbitMQ looks at
+/// one revocation list for a name (`ssl_crl_hash_dir`), and refuses everybody whom that list is not
+/// for.
+fn namesake(origin: &Origin, authority: &Authority) -> Fault {
+    Fault::new(
+        "SubjectInUse",
+        format!(
+            "Secret {} holds another CA with the subject of the one in use, {}: RabbitMQ looks \
+             revocation lists up by that name, so that both cannot be trusted at once; put a CA \
+             with another subject into the Secret",
+            secret_of(origin),
+            authority.name()
+        ),
+    )
+}
+
 enum Settled {
     No,
     Until(Timestamp, Duration),
@@ -276,6 +308,17 @@ fn also_asked(observed: &Observed<'_>) -> &'static str {
     } else {
         ""
     }
+}
+
+fn not_waited_for(hindered: &[String]) -> String {
+    if hindered.is_empty() {
+        return String::new();
+    }
+    let names = some_of(hindered);
+    format!(
+        "; Secrets of certificates that cannot be given it are not waited for, and their owners \
+         find it in status.ca.bundle of the instance: {names}"
+    )
 }
 
 /// As much of the fingerprint as tells CAs apart.

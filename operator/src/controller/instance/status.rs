@@ -4,8 +4,9 @@ use super::authority::Found;
 use super::generations::Generations;
 use super::rotate::Rotation;
 use super::{Fault, gate_fault};
-use crate::controller::gate::GateState;
+use crate::controller::gate::{GateState, Stamping};
 use crate::controller::runtime::Authorities;
+use crate::controller::text::{MESSAGE, shortened};
 use crate::pki::Authority;
 use jiff::Timestamp;
 use volttron_crds::{
@@ -19,7 +20,11 @@ pub(super) const ROTATING: &str = "CertificateAuthorityRotating";
 pub(super) const COMPLETED: &str = "Completed";
 
 /// The condition that warns of an instance which approves everything.
-pub(super) const APPROVES_ALL: &str = "AutoApproval";
+const APPROVES_ALL: &str = "AutoApproval";
+/// The condition that warns of decisions which carry no name, where they could.
+const UNSIGNED: &str = "DecisionsUnsigned";
+/// The conditions that are there only to warn.
+pub(super) const WARNINGS: [&str; 2] = [APPROVES_ALL, UNSIGNED];
 
 /// What was found.
 #[derive(Clone, Copy)]
@@ -29,11 +34,18 @@ pub(super) struct Observed<'a> {
     pub(super) broker_fault: Option<&'a Fault>,
 }
 
+/// What was found of the admission policies.
+#[derive(Clone, Copy)]
+pub(super) struct Policies<'a> {
+    pub(super) gate: &'a GateState,
+    pub(super) stamping: &'a Stamping,
+}
+
 /// The status that says what was found.
 pub(super) fn next(
     instance: &VolttronInstance,
     observed: Observed<'_>,
-    gate: &GateState,
+    policies: Policies<'_>,
     phases: impl Iterator<Item = Option<Phase>>,
     now: Timestamp,
 ) -> VolttronInstanceStatus {
@@ -48,11 +60,12 @@ pub(super) fn next(
     }
     set_rotating(&mut status, observed.rotation, generation, now);
     set_approves_all(&mut status, instance, now);
+    set_unsigned(&mut status, policies.stamping, generation, now);
     let mut set = |kind: &str, fault: Option<&Fault>, reason: &str, message: &str| {
         let (reason, message) = fault.map_or((reason, message), |fault| {
             (fault.reason, fault.message.as_str())
         });
-        let message: String = message.chars().take(1000).collect();
+        let message = shortened(message.to_owned(), MESSAGE);
         let conditions = &mut status.conditions;
         set_condition(
             conditions,
@@ -77,7 +90,7 @@ pub(super) fn next(
         "Reachable",
         "the broker is reachable and set up",
     );
-    let gate = gate_fault(gate);
+    let gate = gate_fault(policies.gate);
     set(
         "Ready",
         authority.or(broker).or(gate.as_ref()),
@@ -130,6 +143,35 @@ fn set_approves_all(
     }
 }
 
+fn set_unsigned(
+    status: &mut VolttronInstanceStatus,
+    stamping: &Stamping,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    match stamping {
+        Stamping::Missing(what) => {
+            let message = format!(
+                "nobody writes down who decides on requests, although this API server can: {what}. \
+                 (Where charts are rendered without a cluster, set stamping.enabled=true; to do \
+                 without, false)"
+            );
+            set_condition(
+                &mut status.conditions,
+                UNSIGNED,
+                true.into(),
+                "StampingMissing",
+                message.chars().take(1000).collect::<String>(),
+                generation,
+                now,
+            );
+        }
+        Stamping::AsItCan => status.conditions.retain(|it| it.type_ != UNSIGNED),
+        // What was found before holds until it is looked.
+        Stamping::Unknown => {}
+    }
+}
+
 /// The condition appears with the first rotation, or with what keeps one from beginning.
 fn set_rotating(
     status: &mut VolttronInstanceStatus,
@@ -151,7 +193,7 @@ fn set_rotating(
         Rotation::Resting(None) | Rotation::Stepped => return,
     };
     let conditions = &mut status.conditions;
-    let message: String = message.chars().take(1000).collect();
+    let message = shortened(message, MESSAGE);
     set_condition(
         conditions,
         ROTATING,
@@ -166,7 +208,8 @@ fn set_rotating(
 fn count(phases: impl Iterator<Item = Option<Phase>>) -> RequestCounts {
     phases.fold(RequestCounts::default(), |mut counts, phase| {
         match phase {
-            None | Some(Phase::Pending | Phase::Approved) => counts.pending += 1,
+            None | Some(Phase::Pending) => counts.pending += 1,
+            Some(Phase::Approved) => counts.approved += 1,
             Some(Phase::Issued) => counts.issued += 1,
             Some(Phase::Denied) => counts.denied += 1,
             Some(Phase::Failed | Phase::Expired) => {}

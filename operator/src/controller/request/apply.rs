@@ -3,15 +3,17 @@
 use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
+use super::super::metrics::how;
 use super::status::SIGNING;
+use crate::approval::{TURNED_AWAY, WAITING_FOR_APPROVAL};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::info;
 use volttron_crds::{
-    Condition, Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus,
-    well_known,
+    Condition, Decision, Phase, VolttronCertRequest, VolttronCertRequestStatus, well_known,
 };
 
 /// Writes one request.
@@ -20,6 +22,7 @@ pub(super) struct Patches<'a> {
     api: Api<VolttronCertRequest>,
     name: String,
     uid: Option<String>,
+    has_written: AtomicBool,
 }
 
 impl<'a> Patches<'a> {
@@ -30,7 +33,13 @@ impl<'a> Patches<'a> {
             api: Api::namespaced(context.client.clone(), &namespace),
             name: request.name_any(),
             uid: request.uid(),
+            has_written: AtomicBool::new(false),
         }
+    }
+
+    /// Whether status is as a step wanted it.
+    pub(super) fn have_written(&self) -> bool {
+        self.has_written.load(Ordering::Relaxed)
     }
 
     pub(super) fn context(&self) -> &'a Context {
@@ -82,6 +91,7 @@ impl<'a> Patches<'a> {
         next: VolttronCertRequestStatus,
     ) -> Result<VolttronCertRequest, Error> {
         if request.status.as_ref() == Some(&next) {
+            self.has_written.store(true, Ordering::Relaxed);
             return Ok(request.clone());
         }
         let patch = json!({
@@ -95,6 +105,7 @@ impl<'a> Patches<'a> {
             .patch_status(&self.name, &parameters(), &Patch::Apply(patch))
             .await
             .attempt("write the status of the request")?;
+        self.has_written.store(true, Ordering::Relaxed);
         self.tell(request, &next);
         Ok(written)
     }
@@ -115,7 +126,17 @@ impl<'a> Patches<'a> {
         let said = before.status.as_ref();
         let same_failure =
             said.map(|it| failure(&it.conditions)) == Some(failure(&next.conditions));
-        if before.phase() == Some(phase) && (phase != Phase::Failed || same_failure) {
+        let waits_for = reason(&next.conditions, "Issued").unwrap_or_default();
+        let same = match phase {
+            Phase::Failed => same_failure,
+            // The status says so; it is of no interest to others.
+            Phase::Pending if TURNED_AWAY.contains(&waits_for) => true,
+            Phase::Pending => {
+                said.and_then(|it| reason(&it.conditions, "Issued")) == Some(waits_for)
+            }
+            _ => true,
+        };
+        if before.phase() == Some(phase) && same {
             return;
         }
         info!(request = %full_name(before), %common_name, ?phase, "phase");
@@ -123,16 +144,22 @@ impl<'a> Patches<'a> {
         let events = &self.context.events;
         let issued = message(&next.conditions, "Issued");
         match phase {
+            Phase::Pending if TURNED_AWAY.contains(&waits_for) => {}
+            Phase::Pending if waits_for != WAITING_FOR_APPROVAL => {
+                events.normal(before, "Pending", "Review", issued);
+            }
             Phase::Pending => events.normal(before, "Pending", "Review", format!(
                 "{common_name} asks for a certificate; approve with `kubectl annotate vcr -n {} {} \
                  {}=approved`",
                 before.namespace().unwrap_or_default(), self.name, well_known::DECISION,
             )),
-            Phase::Approved if reason(&next.conditions, "Issued") == Some(SIGNING) => {}
+            Phase::Approved if waits_for == SIGNING => {}
             Phase::Approved => events.normal(before, "Waiting", "Approve", issued),
             Phase::Issued => events.normal(before, "Issued", "Sign", issued),
             Phase::Expired => events.warning(before, "Expired", "Expire", issued),
-            Phase::Failed => events.warning(before, "Failed", "Check", failure(&next.conditions)),
+            Phase::Failed => {
+                events.minor_warning(before, "Failed", "Check", failure(&next.conditions));
+            }
             // The decision has its Event already.
             Phase::Denied => {
                 if let Some(pod) = waiting_pod(before) {
@@ -165,24 +192,13 @@ impl<'a> Patches<'a> {
             request = %full_name(before), uid = before.uid().unwrap_or_default(),
             instance = %instance_of(before),
             common_name = next.common_name.as_deref().unwrap_or("unknown"),
-            requester = %before.spec.requester,
+            requester = before.spec.requester.as_str(),
             key = next.key_fingerprint.as_deref().unwrap_or_default(),
             carried_by = decision.request.as_deref().unwrap_or_default(),
             "decision"
         );
-        self.context.metrics.decided(word, how);
-        let events = &self.context.events;
-        if denied {
-            events.warning(
-                before,
-                "Denied",
-                "Deny",
-                message(&next.conditions, "Denied"),
-            );
-        } else {
-            let note = message(&next.conditions, "Approved");
-            events.normal(before, "Approved", "Approve", note);
-        }
+        self.context.metrics.counts.decided(!denied, decision.how);
+        self.context.events.decided(before, next);
     }
 }
 
@@ -196,14 +212,6 @@ fn message(conditions: &[Condition], kind: &str) -> String {
 fn reason<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a str> {
     let condition = conditions.iter().find(|condition| condition.type_ == kind);
     condition.map(|condition| condition.reason.as_str())
-}
-
-fn how(how: DecisionHow) -> &'static str {
-    match how {
-        DecisionHow::Manual => "manual",
-        DecisionHow::Renewal => "renewal",
-        DecisionHow::Policy => "policy",
-    }
 }
 
 /// The pod that waits for this request. Only a service account of the same namespace may name one,

@@ -2,13 +2,16 @@
 //! request of the same identity has taken its place.
 
 use super::apply::Patches;
-use super::{Survey, secret, status};
+use super::{LOWEST_RSA_BITS, Survey, secret, status};
 use crate::approval::with_access;
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::{Attempt, Error};
 use crate::controller::events::full_name;
-use crate::pki;
+use crate::controller::revocations::RevocationsOf;
+use crate::controller::runtime::Authorities;
+use crate::pki::{self, SerialNumber};
 use crate::revocation::{Certificate, Why};
+use jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
@@ -17,12 +20,14 @@ use tracing::info;
 use volttron_crds::{Phase, VolttronCertRequest, well_known};
 
 /// Ends the access of a denied request: its user is removed, its connections are closed, its
-/// certificate is revoked, and its Secret is deleted.
+/// certificate is revoked, and its Secret is deleted. Returns the serial number that was set aside
+/// for it and that nothing is known to be signed under: what turns up in the Secret later is told
+/// by it.
 pub(super) async fn deny(
     request: &VolttronCertRequest,
     survey: &Survey,
     context: &Context,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     // The identity is denied as a whole, so what is remembered of it goes as well. Later on it may
     // be approved again by another request, while this one stays denied.
     let is_new = !status::is_out(request);
@@ -35,7 +40,11 @@ pub(super) async fn deny(
     if revoked.is_ok() || certificate_of(request).is_some() {
         secret::delete(request, context).await?;
     }
-    released.and(revoked)
+    released?;
+    let is_used = revoked?;
+    Ok(serial_of(request)
+        .filter(|_| !is_used)
+        .map(ToOwned::to_owned))
 }
 
 /// A request that is being deleted: its access ends, then the object may go.
@@ -59,12 +68,13 @@ pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> 
         let identity = identity_of(request, &survey).filter(|_| is_last);
         let revoked = async {
             if was_superseded && !is_last {
-                return Ok(());
+                return Ok(false);
             }
             revoke(request, identity, Why::Deleted, context).await
         };
         let (released, revoked) = tokio::join!(release(request, &survey, context), revoked);
-        released.and(revoked)?;
+        released?;
+        revoked?;
     }
     // Kubernetes' garbage collector would do it too, but it misses an owner whose successor has the
     // same name when its watch was cut off meanwhile; and then the Secret is in the successor's way.
@@ -157,28 +167,49 @@ pub(super) async fn release(
 }
 
 /// Puts the request's certificate onto the revocation list, and what is remembered of `identity`.
+/// Returns whether the request has one.
 async fn revoke(
     request: &VolttronCertRequest,
     identity: Option<(String, String)>,
     why: Why,
     context: &Context,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     if !instance_is_alive(request, context) {
-        return Ok(());
+        return Ok(false);
     }
-    let certificate = match certificate_of(request) {
-        Some(certificate) => Some(certificate),
-        None => left_behind(request, context).await?,
+    let certificate = match (certificate_of(request), is_signed_perhaps(request)) {
+        (Some(certificate), _) => Some(certificate),
+        (None, true) => set_aside(request, context),
+        (None, false) => left_behind(request, context).await?,
     };
     let certificates: Vec<_> = certificate.into_iter().collect();
-    if certificates.is_empty() && identity.is_none() {
-        return Ok(());
+    let has_one = !certificates.is_empty();
+    if has_one || identity.is_some() {
+        context
+            .revocations
+            .of(&instance_of(request), context)
+            .revoke(certificates, identity, why)
+            .await?;
     }
-    context
-        .revocations
-        .of(&instance_of(request), context)
-        .revoke(certificates, identity, why)
-        .await
+    Ok(has_one)
+}
+
+/// Whether a certificate that is neither in use nor revoked would log in once `request`'s name has
+/// its user back: its end could not be written down. To be asked where nobody has access by that
+/// name.
+pub(super) fn is_at_large(
+    request: &VolttronCertRequest,
+    now: Timestamp,
+    revocations: &RevocationsOf,
+) -> bool {
+    let is_revoked = |serial: &str| revocations.is_revoked(serial);
+    if let Some(known) = certificate_of(request) {
+        let is_superseded = request.metadata.deletion_timestamp.is_some()
+            && revocations.is_remembered(&known.serial);
+        return known.not_after > now && !is_revoked(&known.serial) && !is_superseded;
+    }
+    let is_denied = request.phase() == Some(Phase::Denied) && !status::is_out(request);
+    is_denied && serial_of(request).is_some_and(|serial| !is_revoked(serial))
 }
 
 /// Common name and requester, where the signing request can be read.
@@ -202,30 +233,69 @@ fn certificate_of(request: &VolttronCertRequest) -> Option<Certificate> {
     })
 }
 
-/// The certificate that an interrupted run signed for the request and could not record.
+/// Whether a certificate may be on its way that neither status nor the Secret tells of: the API
+/// server carries the write of a controller that died out even seconds later. Only of a request that
+/// was recorded as approved: who may file requests and nothing else puts nothing on the list.
+fn is_signed_perhaps(request: &VolttronCertRequest) -> bool {
+    let phase = request.phase();
+    phase == Some(Phase::Approved) || (phase == Some(Phase::Denied) && !status::is_out(request))
+}
+
+/// What may have been signed under the serial number that was set aside, at its longest.
+fn set_aside(request: &VolttronCertRequest, context: &Context) -> Option<Certificate> {
+    let reference = instance_of(request);
+    let life = context
+        .instances
+        .get(&reference)?
+        .spec
+        .certificates
+        .max_life();
+    let not_after = Timestamp::now().checked_add(life).ok()?;
+    let runtime = context.runtimes.of(&reference);
+    let authorities = runtime.iter().filter_map(|it| it.authorities.as_ref());
+    let authorities = authorities.flat_map(Authorities::all);
+    let last = authorities.map(|it| it.not_after()).max();
+    let status = request.status.as_ref()?;
+    Some(Certificate {
+        serial: status.serial_number.clone()?,
+        not_after: last.map_or(not_after, |last| last.min(not_after)),
+        common_name: status.common_name.clone()?,
+        requester: request.spec.requester.clone(),
+    })
+}
+
+/// The certificate that an interrupted run signed for the request and could not record. Anybody who
+/// may write Secrets there can put a certificate into that place, somebody else's too; so it counts
+/// only where it is of this instance's CA, for this request's key, and under the serial number that
+/// was set aside for it.
 async fn left_behind(
     request: &VolttronCertRequest,
     context: &Context,
 ) -> Result<Option<Certificate>, Error> {
-    if !may_have_secret(request) {
+    let status = request.status.as_ref();
+    let serial = serial_of(request).and_then(SerialNumber::parse);
+    let checked = pki::check(&request.spec.request, LOWEST_RSA_BITS).ok();
+    let common_name = status.and_then(|it| it.common_name.clone());
+    let (Some(serial), Some(checked), Some(common_name)) = (serial, checked, common_name) else {
         return Ok(None);
-    }
-    let chain = secret::left_behind(request, context).await?;
-    let found = chain.as_deref().and_then(pki::serial_and_end);
-    let common_name = request
-        .status
-        .as_ref()
-        .and_then(|it| it.common_name.clone());
-    Ok(found.map(|(serial, not_after)| Certificate {
+    };
+    let Some(chain) = secret::left_behind(request, context).await? else {
+        return Ok(None);
+    };
+    let runtime = context.runtimes.of(&instance_of(request));
+    let Some(runtime) = runtime.filter(|it| it.authorities.is_some()) else {
+        return Err(Error::AuthorityAway(request.secret_name()));
+    };
+    let found = runtime.adopt(&checked, &serial, &chain);
+    Ok(found.map(|found| Certificate {
         serial: serial.to_string(),
-        not_after,
-        common_name: common_name.unwrap_or_default(),
+        not_after: found.not_after,
+        common_name,
         requester: request.spec.requester.clone(),
     }))
 }
 
-/// Whether a certificate may be in the Secret that status does not tell of. The API server carries
-/// a write of a controller that died out even seconds later, after the denial was recorded.
+/// Whether the Secret may be there although status does not tell of it.
 fn may_have_secret(request: &VolttronCertRequest) -> bool {
     serial_of(request).is_some() || request.phase() == Some(Phase::Denied)
 }

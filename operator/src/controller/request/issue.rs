@@ -1,16 +1,16 @@
 //! Makes an approved request an issued one, and keeps it so.
 
 use super::apply::Patches;
-use super::{HOLD_RETRY, Survey, left_until, retry_of, secret, status};
+use super::{HOLD_RETRY, Survey, end, left_until, retry_of, secret, status};
 use crate::approval::{Ruling, Waiting, with_access};
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::Error;
+use crate::controller::events::full_name;
 use crate::controller::runtime::InstanceRuntime;
 use crate::pki::{self, CheckedRequest, LeafProfile, SerialNumber, SignedCertificate};
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use volttron_crds::{Phase, VolttronCertRequest};
 
 /// Says that an approved request waits for something else.
@@ -21,6 +21,7 @@ pub(super) async fn hold(
     waiting: &Waiting,
     patches: &Patches<'_>,
 ) -> Result<Duration, Error> {
+    patches.context().approvals.since(request);
     let request = patches.claim(request).await?;
     let next = status::held(survey.basis(&request), ruling, waiting);
     patches.status(&request, next).await?;
@@ -36,6 +37,11 @@ pub(super) async fn issue(
     patches: &Patches<'_>,
 ) -> Result<Duration, Error> {
     let context = patches.context();
+    let approved_since = match request.phase() {
+        // Another certificate for one that had been issued.
+        Some(Phase::Issued) => Instant::now(),
+        _ => context.approvals.since(request),
+    };
     let Some(runtime) = &survey.runtime else {
         return Ok(HOLD_RETRY);
     };
@@ -46,7 +52,8 @@ pub(super) async fn issue(
         return hold(request, survey, ruling, &waiting, patches).await;
     }
     let request = patches.claim(request).await?;
-    let (request, serial, recorded) = numbered(request, checked, survey, runtime, patches).await?;
+    let (request, serial, recorded) =
+        numbered(request, checked, ruling, survey, runtime, patches).await?;
     let ensured = users
         .ensure(
             checked.common_name.clone(),
@@ -85,7 +92,7 @@ pub(super) async fn issue(
             let taken = Waiting::Secret(request.secret_name());
             if request.phase() == Some(Phase::Issued) {
                 // Who took the Secret's place does not end an access by that.
-                let next = status::misplaced(survey.basis(&request), &taken);
+                let next = status::misplaced(survey.basis(&request), ruling, &taken);
                 patches.status(&request, next).await?;
                 return Ok(HOLD_RETRY);
             }
@@ -99,12 +106,8 @@ pub(super) async fn issue(
     let next = status::issued(basis, ruling, &serial, certificate, renew_at);
     patches.status(&request, next).await?;
     if !was_issued {
-        let elapsed = Timestamp::now().duration_since(survey.now);
-        context.metrics.issued.inc();
-        context
-            .metrics
-            .issuance_seconds
-            .observe(elapsed.as_secs_f64());
+        context.metrics.counts.issued(approved_since.elapsed());
+        context.approvals.forget(&request);
     }
     Ok(left_until(ends))
 }
@@ -152,9 +155,16 @@ fn unenforced(
     if request.phase() == Some(Phase::Issued) || in_use {
         return None;
     }
-    context
-        .revocations
-        .of(&instance_of(request), context)
+    let revocations = context.revocations.of(&instance_of(request), context);
+    let mut peers = survey.peers.iter();
+    if let Some(peer) = peers.find(|peer| end::is_at_large(peer, survey.now, &revocations)) {
+        return Some(Waiting::Revocation(format!(
+            "that of request {} could not be put onto the revocation list; its condition Issued \
+             says why",
+            full_name(peer.as_ref())
+        )));
+    }
+    revocations
         .outstanding(
             &checked.common_name.to_string(),
             &ObjectRef::from_obj(request),
@@ -168,6 +178,7 @@ fn unenforced(
 async fn numbered(
     request: VolttronCertRequest,
     checked: &CheckedRequest,
+    ruling: &Ruling,
     survey: &Survey,
     runtime: &InstanceRuntime,
     patches: &Patches<'_>,
@@ -188,7 +199,7 @@ async fn numbered(
         }
     }
     let serial = SerialNumber::random();
-    let next = status::numbered(survey.basis(&request), &serial);
+    let next = status::numbered(survey.basis(&request), ruling, &serial);
     let request = patches.status(&request, next).await?;
     Ok((request, serial, None))
 }

@@ -10,13 +10,16 @@ mod end;
 mod issue;
 mod secret;
 mod status;
+#[cfg(test)]
+mod world_tests;
 
 use super::context::{Context, instance_of};
 use super::error::{Error, chain};
 use super::events::full_name;
 use super::identities::Name;
+use super::metrics::Kind;
 use super::runtime::InstanceRuntime;
-use crate::approval::{self, Observed, Standing, Step, Waiting, decide, lapses_at};
+use crate::approval::{self, Observed, Ruling, Standing, Step, Waiting, decide, lapses_at};
 use crate::broker::MANAGEMENT_USER;
 use crate::pki::{self, CheckedRequest, Origin, Rejection};
 use apply::Patches;
@@ -24,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-pub(super) use secret::is_published;
+pub(super) use secret::{Publication, publication};
 use status::Basis;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +67,10 @@ pub(super) async fn reconcile(
         advance(&request, &context).await?
     };
     context.succeeded(&full_name(request.as_ref()));
-    context.metrics.reconciled("VolttronCertRequest", "ok");
+    context
+        .metrics
+        .counts
+        .reconciled(Kind::VolttronCertRequest, None);
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -76,7 +82,8 @@ pub(super) fn on_error(
 ) -> Action {
     context
         .metrics
-        .reconciled("VolttronCertRequest", error.label());
+        .counts
+        .reconciled(Kind::VolttronCertRequest, Some(error.failing()));
     if matches!(error, Error::Conflict) {
         return Action::requeue(CONFLICT_RETRY);
     }
@@ -191,6 +198,9 @@ async fn take_step(
         pending_life: requests.pending_life(),
         now: survey.now,
     });
+    if !matches!(step, Step::Issue(..) | Step::Hold(..)) {
+        context.approvals.forget(request);
+    }
     let patches = Patches::new(context, request);
     // Then it is removed, where nobody needs it; see `advance`.
     let kept = requests.pending_life().min(LONGEST_SLEEP);
@@ -222,25 +232,61 @@ async fn take_step(
         Step::Hold(ruling, waiting) => issue::hold(request, survey, &ruling, waiting, &patches)
             .await
             .map(Some),
-        Step::Issue(ruling, checked) => issue::issue(request, checked, &ruling, survey, &patches)
-            .await
-            .map(Some),
-        Step::Keep(checked) => issue::keep(request, checked, survey, context).await,
+        Step::Issue(ruling, checked) => {
+            let issued = issue::issue(request, checked, &ruling, survey, &patches).await;
+            let recorded = record_approval(request, &ruling, survey, &patches).await;
+            let again = issued?;
+            recorded.map(|()| Some(again))
+        }
+        Step::Keep(checked) => {
+            let next = status::kept(survey.basis(request));
+            let request = patches.status(request, next).await?;
+            issue::keep(&request, checked, survey, context).await
+        }
         Step::Deny(ruling) => {
             let ended = end::deny(request, survey, context).await;
+            if survey.standing.denial_waits {
+                let next = status::read(survey.basis(request));
+                patches.status(request, next).await?;
+                return ended.map(|_| Some(CONFLICT_RETRY));
+            }
             let next = status::denied(survey.basis(request), &ruling, &ended);
             patches.status(request, next).await?;
             let stays = ruling.how == DecisionHow::Manual;
-            ended.map(|()| (!stays).then_some(kept))
+            ended.map(|_| (!stays).then_some(kept))
         }
         Step::Expire => {
-            end::release(request, survey, context).await?;
-            patches
-                .status(request, status::expired(survey.basis(request)))
-                .await?;
-            Ok(Some(kept))
+            let released = end::release(request, survey, context).await;
+            let basis = survey.basis(request);
+            let next = if released.is_ok() || request.phase() == Some(Phase::Expired) {
+                status::expired(basis)
+            } else {
+                status::kept(basis)
+            };
+            patches.status(request, next).await?;
+            released.map(|()| Some(kept))
         }
     }
+}
+
+/// Sees that an approval is recorded, however little of what follows from it could be done. When it
+/// was made counts for the identity.
+async fn record_approval(
+    request: &VolttronCertRequest,
+    ruling: &Ruling,
+    survey: &Survey,
+    patches: &Patches<'_>,
+) -> Result<(), Error> {
+    if patches.have_written() {
+        return Ok(());
+    }
+    let basis = survey.basis(request);
+    let next = if request.phase() == Some(Phase::Issued) {
+        status::kept(basis)
+    } else {
+        status::unfinished(basis, ruling)
+    };
+    patches.status(request, next).await.map(drop)
 }
 
 /// What the instance's limits say to an undecided request. One that is decided gives its place up.

@@ -7,6 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::{Api, Resource, ResourceExt};
 use std::collections::BTreeMap;
 use volttron_crds::{VolttronCertRequest, well_known};
@@ -95,13 +96,20 @@ pub(super) async fn restore(
         .as_ref()
         .is_some_and(|existing| !is_owned_by(existing, request))
     {
+        let why = "a Secret of that name is somebody else's".to_owned();
+        context.secrets.cannot_hold(&namespace, &name, &data, why);
         return Ok(false);
     }
     if existing.and_then(|existing| existing.data).as_ref() != Some(&data) {
         let parameters = PatchParams::apply(well_known::CONTROLLER_FIELD_MANAGER).force();
-        api.patch(&name, &parameters, &Patch::Apply(&secret))
-            .await
-            .attempt("restore the Secret of the certificate")?;
+        let written = api.patch(&name, &parameters, &Patch::Apply(&secret)).await;
+        if let Err(kube::Error::Api(status)) = &written
+            && is_refusal(status)
+        {
+            let why = status.message.clone();
+            context.secrets.cannot_hold(&namespace, &name, &data, why);
+        }
+        written.attempt("restore the Secret of the certificate")?;
     }
     context.secrets.wrote(&namespace, &name, &data);
     Ok(true)
@@ -122,33 +130,48 @@ pub(super) async fn left_behind(
         .and_then(|secret| text_of(&secret, "tls.crt")))
 }
 
-/// Whether the Secret of an issued request is known to hold its certificate and `bundle`.
-pub(in crate::controller) fn is_published(
+/// How far the Secret of an issued request is.
+pub(in crate::controller) enum Publication {
+    /// It holds what it should, or did when it was written last.
+    Done,
+    /// It is written soon.
+    Due,
+    /// It cannot be written, for this reason.
+    Hindered(String),
+}
+
+/// How far the Secret of an issued request is, which is to hold its certificate and `bundle`.
+pub(in crate::controller) fn publication(
     request: &VolttronCertRequest,
     bundle: &str,
     context: &Context,
-) -> bool {
-    let chain = request
-        .status
-        .as_ref()
-        .and_then(|status| status.certificate.as_deref())
-        .unwrap_or_default();
-    let data = build(request, chain, bundle).map(|secret| secret.data.unwrap_or_default());
-    let namespace = request.namespace().unwrap_or_default();
-    data.is_ok_and(|data| {
-        context
-            .secrets
-            .holds(&namespace, &request.secret_name(), &data)
-    })
+) -> Publication {
+    let status = request.status.as_ref();
+    let chain = status.and_then(|status| status.certificate.as_deref());
+    let built = build(request, chain.unwrap_or_default(), bundle);
+    let Some(data) = built.ok().and_then(|secret| secret.data) else {
+        return Publication::Due;
+    };
+    let (namespace, name) = (
+        request.namespace().unwrap_or_default(),
+        request.secret_name(),
+    );
+    // What its owner does with it afterwards holds nobody up.
+    if context.secrets.holds(&namespace, &name, &data)
+        || context.secrets.was_given(&namespace, &name, &data)
+    {
+        return Publication::Done;
+    }
+    let hindrance = context.secrets.hindrance(&namespace, &name, &data);
+    hindrance.map_or(Publication::Due, Publication::Hindered)
 }
 
 /// Removes the Secret of a request that was denied or deleted.
 pub(super) async fn delete(request: &VolttronCertRequest, context: &Context) -> Result<(), Error> {
-    let api = Api::<Secret>::namespaced(
-        context.client.clone(),
-        &request.namespace().unwrap_or_default(),
-    );
+    let namespace = request.namespace().unwrap_or_default();
     let name = request.secret_name();
+    context.secrets.forget(&namespace, &name);
+    let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
     let Some(existing) = api
         .get_opt(&name)
         .await
@@ -200,6 +223,12 @@ fn build(request: &VolttronCertRequest, chain: &str, bundle: &str) -> Result<Sec
         ])),
         ..Secret::default()
     })
+}
+
+/// Whether the API server will not have an object as it is: a quota, a policy, or a namespace that
+/// is being deleted. That may last, unlike a conflict or too many calls.
+fn is_refusal(status: &Status) -> bool {
+    (400..500).contains(&status.code) && ![408, 409, 429].contains(&status.code)
 }
 
 fn is_owned_by(secret: &Secret, request: &VolttronCertRequest) -> bool {

@@ -2,15 +2,13 @@
 
 use crate::approval::{APPROVAL_ENDED, Ruling, Standing, WAITING_FOR_APPROVAL, Waiting, verdict};
 use crate::controller::error::Error;
+use crate::controller::text::{MESSAGE, shortened};
 use crate::pki::{CheckedRequest, Rejection, SerialNumber, SignedCertificate};
-use jiff::{Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp, Unit};
 use volttron_crds::{
     Decision, DecisionHow, LocalReference, Phase, VolttronCertRequest, VolttronCertRequestStatus,
     set_condition,
 };
-
-/// The longest message of a condition; what was asked for may be quoted in it.
-const MESSAGE: usize = 1000;
 
 /// The reason of condition `Issued` while a certificate is made, which takes a moment.
 pub(super) const SIGNING: &str = "Signing";
@@ -33,8 +31,8 @@ pub(super) fn pending(basis: Basis<'_>, waiting: Option<&Waiting>) -> VolttronCe
     let mut next = Next::of(basis);
     next.reserve_serial_number();
     next.status.phase = Some(Phase::Pending);
-    next.status.decision = None;
-    next.clear(&["Approved", "Denied", "Failed"]);
+    next.decide_by_hand_alone(basis, "");
+    next.clear(&["Failed"]);
     match waiting {
         Some(waiting) => next.condition("Issued", false, waiting.reason(), &waiting.to_string()),
         None => next.condition(
@@ -45,6 +43,11 @@ pub(super) fn pending(basis: Basis<'_>, waiting: Option<&Waiting>) -> VolttronCe
         ),
     }
     next.status
+}
+
+/// What is asked for has been read, so that others for the same name know of it.
+pub(super) fn read(basis: Basis<'_>) -> VolttronCertRequestStatus {
+    Next::of(basis).status
 }
 
 /// It is approved and waits for something else.
@@ -63,12 +66,32 @@ pub(super) fn held(
 }
 
 /// It will be signed under a serial number of its own; an earlier certificate is no longer its.
-pub(super) fn numbered(basis: Basis<'_>, serial: &SerialNumber) -> VolttronCertRequestStatus {
+pub(super) fn numbered(
+    basis: Basis<'_>,
+    ruling: &Ruling,
+    serial: &SerialNumber,
+) -> VolttronCertRequestStatus {
     let mut next = Next::of(basis);
     next.forget_certificate();
-    next.status.phase = Some(Phase::Approved);
     next.status.serial_number = Some(serial.to_string());
-    next.condition("Issued", false, SIGNING, "the certificate is being made");
+    next.signing(ruling);
+    next.status
+}
+
+/// It is approved, and what it needs could not be made yet.
+pub(super) fn unfinished(basis: Basis<'_>, ruling: &Ruling) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
+    next.signing(ruling);
+    next.status
+}
+
+/// It was issued and stays so.
+pub(super) fn kept(basis: Basis<'_>) -> VolttronCertRequestStatus {
+    let mut next = Next::of(basis);
+    match &basis.standing.ruling {
+        Some(ruling) => next.decide(ruling),
+        None => next.withdraw(),
+    }
     next.status
 }
 
@@ -109,17 +132,23 @@ pub(super) fn is_out(request: &VolttronCertRequest) -> bool {
 }
 
 /// It is issued, and its Secret is not its own any more.
-pub(super) fn misplaced(basis: Basis<'_>, taken: &Waiting) -> VolttronCertRequestStatus {
+pub(super) fn misplaced(
+    basis: Basis<'_>,
+    ruling: &Ruling,
+    taken: &Waiting,
+) -> VolttronCertRequestStatus {
     let mut next = Next::of(basis);
+    next.decide(ruling);
     next.condition("Issued", true, taken.reason(), &taken.to_string());
     next.status
 }
 
-/// It is denied; `ended` tells whether broker user and certificate are out of the world.
+/// It is denied; `ended` tells whether broker user and certificate are out of the world, and which
+/// serial number was never used.
 pub(super) fn denied(
     basis: Basis<'_>,
     ruling: &Ruling,
-    ended: &Result<(), Error>,
+    ended: &Result<Option<String>, Error>,
 ) -> VolttronCertRequestStatus {
     let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Denied);
@@ -127,8 +156,9 @@ pub(super) fn denied(
     next.clear(&["Failed"]);
     next.status.secret_ref = None;
     let (reason, message) = match ended {
-        Ok(()) => {
+        Ok(unused) => {
             next.forget_certificate();
+            next.status.serial_number.clone_from(unused);
             let message = "there is no certificate and no broker user";
             ("Denied", message.to_owned())
         }
@@ -148,8 +178,10 @@ pub(super) fn denied(
 pub(super) fn failed(basis: Basis<'_>, rejection: &Rejection) -> VolttronCertRequestStatus {
     let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Failed);
-    next.status.decision = None;
-    next.clear(&["Approved", "Denied"]);
+    next.decide_by_hand_alone(
+        basis,
+        "; the request cannot be signed all the same, see condition Failed",
+    );
     next.condition("Failed", true, rejection.reason(), &rejection.to_string());
     next.condition(
         "Issued",
@@ -165,6 +197,13 @@ pub(super) fn expired(basis: Basis<'_>) -> VolttronCertRequestStatus {
     let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Expired);
     next.status.renew_at = None;
+    match by_hand(basis) {
+        Some(ruling) => next.decide_and(
+            ruling,
+            "; the certificate of this request has run out, and no other is made for it: file a new request",
+        ),
+        None => next.withdraw(),
+    }
     let message = format!(
         "the certificate expired at {}; file a new request",
         next.status.not_after.as_deref().unwrap_or_default()
@@ -177,8 +216,8 @@ pub(super) fn expired(basis: Basis<'_>) -> VolttronCertRequestStatus {
 pub(super) fn lapsed(basis: Basis<'_>, pending_ttl: &str) -> VolttronCertRequestStatus {
     let mut next = Next::of(basis);
     next.status.phase = Some(Phase::Expired);
-    next.status.decision = None;
-    next.clear(&["Approved", "Denied", "Failed"]);
+    next.decide_by_hand_alone(basis, "");
+    next.clear(&["Failed"]);
     if basis.request.phase() != Some(Phase::Expired) {
         // From now on counts how long it is kept.
         next.clear(&["Issued"]);
@@ -191,17 +230,26 @@ pub(super) fn lapsed(basis: Basis<'_>, pending_ttl: &str) -> VolttronCertRequest
     next.status
 }
 
+/// The approval of an administrator on the request itself.
+fn by_hand<'a>(basis: Basis<'a>) -> Option<&'a Ruling> {
+    let ruling = basis.standing.ruling.as_ref();
+    ruling.filter(|ruling| ruling.approved && ruling.how == DecisionHow::Manual)
+}
+
 struct Next {
     status: VolttronCertRequestStatus,
     generation: Option<i64>,
     /// Whether the request's own annotation says approved.
     was_approved: bool,
     now: Timestamp,
+    /// When the latest decision on another request of the identity was recorded.
+    decided_last: Option<Timestamp>,
 }
 
 impl Next {
     fn of(basis: Basis<'_>) -> Self {
         let mut status = basis.request.status.clone().unwrap_or_default();
+        status.instance = Some(basis.request.instance_full_name());
         if let Some(checked) = basis.checked {
             status.common_name = Some(checked.common_name.to_string());
             status.key_algorithm = Some(checked.key.algorithm.to_string());
@@ -212,6 +260,7 @@ impl Next {
             generation: basis.request.metadata.generation,
             was_approved: verdict(basis.request).is_some_and(|verdict| verdict.approved),
             now: basis.now,
+            decided_last: basis.standing.decided_last,
         };
         match &basis.standing.conflict {
             Some(conflict) => {
@@ -245,18 +294,43 @@ impl Next {
         status.renew_at = None;
     }
 
+    /// It is approved, and its certificate is being made.
+    fn signing(&mut self, ruling: &Ruling) {
+        self.status.phase = Some(Phase::Approved);
+        self.decide(ruling);
+        self.clear(&["Failed"]);
+        self.condition("Issued", false, SIGNING, "the certificate is being made");
+    }
+
+    /// Records an administrator's approval of the request itself, whatever keeps it from taking
+    /// effect: when it was made counts for the identity. Other decisions are made once they can
+    /// take effect.
+    fn decide_by_hand_alone(&mut self, basis: Basis<'_>, effect: &str) {
+        if let Some(ruling) = by_hand(basis) {
+            self.decide_and(ruling, effect);
+        } else {
+            self.status.decision = None;
+            self.clear(&["Approved", "Denied"]);
+        }
+    }
+
+    /// Forgets an approval that the administrator has taken back.
+    fn withdraw(&mut self) {
+        let decision = self.status.decision.as_ref();
+        if decision.is_some_and(|decision| decision.how == DecisionHow::Manual) {
+            self.status.decision = None;
+            let message = "the approval was taken back; a certificate that is issued stays until it \
+                           runs out: to end the access, deny the request";
+            self.condition("Approved", false, "ApprovalWithdrawn", message);
+        }
+    }
+
     fn decide(&mut self, ruling: &Ruling) {
-        let decision = Decision {
-            by: ruling.by.clone(),
-            at: self
-                .now
-                .round(Unit::Microsecond)
-                .unwrap_or(self.now)
-                .to_string(),
-            how: ruling.how,
-            request: ruling.request.clone(),
-            reason: ruling.reason.clone(),
-        };
+        self.decide_and(ruling, "");
+    }
+
+    /// Records a decision; `effect` is what else there is to say of it.
+    fn decide_and(&mut self, ruling: &Ruling, effect: &str) {
         let known_kind = if ruling.approved {
             "Approved"
         } else {
@@ -267,19 +341,22 @@ impl Next {
             .conditions
             .iter()
             .any(|condition| condition.status == "True" && condition.type_ == known_kind);
-        let unchanged = self.status.decision.as_ref().is_some_and(|before| {
-            let now = decision.clone();
+        // Another reason, or another signature, makes no new decision of it.
+        let same = self.status.decision.take().filter(|before| {
             known
-                && *before
-                    == Decision {
-                        at: before.at.clone(),
-                        ..now
-                    }
+                && before.how == ruling.how
+                && before.request == ruling.request
+                && (before.request_uid.is_none() || before.request_uid == ruling.request_uid)
         });
-        if !unchanged {
-            self.status.decision = Some(decision);
-        }
-        let message = sentence(ruling, self.was_approved);
+        self.status.decision = Some(Decision {
+            by: ruling.by.clone(),
+            at: same.map_or_else(|| self.time_of_decision().to_string(), |before| before.at),
+            how: ruling.how,
+            request: ruling.request.clone(),
+            request_uid: ruling.request_uid.clone(),
+            reason: ruling.reason.clone(),
+        });
+        let message = sentence(ruling, self.was_approved) + effect;
         let reason = match ruling {
             Ruling {
                 approved: false,
@@ -296,8 +373,17 @@ impl Next {
         }
     }
 
+    /// Now, and later than what was decided before, also where that was recorded by another
+    /// replica, whose clock is ahead.
+    fn time_of_decision(&self) -> Timestamp {
+        let now = self.now.round(Unit::Microsecond).unwrap_or(self.now);
+        let after = |last: Timestamp| last.checked_add(SignedDuration::from_micros(1)).ok();
+        let earliest = self.decided_last.and_then(after);
+        earliest.map_or(now, |earliest| earliest.max(now))
+    }
+
     fn condition(&mut self, kind: &str, holds: bool, reason: &str, message: &str) {
-        let message: String = message.chars().take(MESSAGE).collect();
+        let message = shortened(message.to_owned(), MESSAGE);
         set_condition(
             &mut self.status.conditions,
             kind,
@@ -335,7 +421,8 @@ fn sentence(ruling: &Ruling, was_approved: bool) -> String {
             "denied because the identity was denied with {request}{by}{why}; to lift the denial, \
              {}",
             if was_approved {
-                "remove the annotation volttron.org/decision, and approve again"
+                "remove the annotation volttron.org/decision, wait until condition Approved no \
+                 longer has the reason ApprovalEnded, and approve again"
             } else {
                 "approve this request"
             }

@@ -137,6 +137,9 @@ impl RevocationsOf {
         request: &ObjectRef<VolttronCertRequest>,
     ) -> Option<String> {
         let mut view = self.view();
+        if !view.loaded {
+            return Some("what is revoked has not been read yet".to_owned());
+        }
         let needed = view.ledger.needed_list(common_name)?;
         if needed <= view.ledger.enforced {
             return None;

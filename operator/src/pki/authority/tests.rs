@@ -134,7 +134,7 @@ fn an_intermediate_authority_needs_its_root_and_serves_its_chain() {
     let request = checked("central.a.b", &agent);
     let signed = sign(&loaded, &request, &SerialNumber::random(), &YEAR, now()).unwrap();
     assert_eq!(
-        certificate_blocks(&signed.chain).unwrap().len(),
+        certificate_blocks(&signed.chain, CHAIN).unwrap().len(),
         2,
         "leaf and intermediate, no root"
     );
@@ -235,8 +235,22 @@ fn only_the_very_certificate_is_adopted() {
 fn serial_numbers_survive_being_written() {
     let serial = SerialNumber::random();
     assert_eq!(SerialNumber::parse(&serial.to_string()), Some(serial));
-    assert_eq!(SerialNumber::parse("12"), None);
     assert_ne!(SerialNumber::random(), SerialNumber::random());
+}
+
+/// DER would cut a leading zero, so that another number would be in the certificate, and RFC 5280,
+/// section 4.1.2.2, has no negative ones.
+#[test]
+fn no_other_number_is_read_as_a_serial_number() {
+    let rest = "0".repeat(30);
+    for first in ["40", "5a", "7f"] {
+        let text = format!("{first}{rest}");
+        assert_eq!(SerialNumber::parse(&text).unwrap().to_string(), text);
+    }
+    for first in ["00", "01", "3f", "80", "c0", "ff", "4", "400", "g0", ""] {
+        assert_eq!(SerialNumber::parse(&format!("{first}{rest}")), None);
+    }
+    assert_eq!(SerialNumber::parse("40"), None);
 }
 
 #[test]
@@ -341,9 +355,9 @@ fn the_distribution_point_is_in_the_certificate_where_there_is_one() {
 
 #[test]
 fn an_authority_with_a_name_of_many_parts_signs_under_that_very_name() {
-    // openssl makes it now.
-    let now = Timestamp::now();
     let (certificate, key) = in_a_directory_tree();
+    // openssl has made it just now.
+    let now = Timestamp::now();
     let authority = Authority::load(&certificate, &key, None, now).unwrap();
     let request = checked("central.a.b", &KeyPair::generate().unwrap());
     let signed = sign(&authority, &request, &SerialNumber::random(), &YEAR, now).unwrap();

@@ -186,7 +186,7 @@ fn the_text_names_the_command_of_the_release() {
     assert_eq!(
         text(found.clone()),
         "ValidatingAdmissionPolicyBinding volttron-approval-gate is missing. To restore it: \
-         `helm upgrade volts CHART --namespace volts-system --reuse-values`"
+         `helm upgrade volts CHART --namespace volts-system --reset-then-reuse-values`"
     );
     let spec = found.policy.as_mut().unwrap().spec.as_mut().unwrap();
     spec.failure_policy = Some("Ignore".to_owned());

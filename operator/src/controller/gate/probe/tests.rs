@@ -1,4 +1,6 @@
+use super::trial::{Trial, Tried};
 use super::*;
+use kube::core::Status;
 use kube::runtime::{reflector, watcher};
 
 fn refused(code: u16, reason: &str, message: &str) -> Result<(), kube::Error> {
@@ -32,7 +34,13 @@ fn only_the_rule_itself_proves_the_gate() {
         the verb 'approve' on volttroninstances";
     let by_another_rule = "ValidatingAdmissionPolicy 'volttron-approval-gate' denied request: \
         'x' filed this request and may not decide on it";
-    let judge = |refusal| judge(refusal, "it", VERB_RULE, "agent");
+    let tried = Tried {
+        what: "it",
+        policy: GATE,
+        rule: VERB_RULE,
+        name: "agent",
+    };
+    let judge = |refusal| tried.judge(refusal);
     let trial = |refusal| judge(refusal).unwrap();
     assert_eq!(trial(refused(403, "Forbidden", by_gate)), Trial::Refused);
     for (code, reason, message) in [
@@ -57,12 +65,13 @@ fn only_the_rule_itself_proves_the_gate() {
 #[test]
 fn a_text_is_the_same_each_time() {
     let text = |name: &str| {
-        judge(
-            refused(403, "Forbidden", &format!("{name} is bad")),
-            "it",
-            "",
+        let tried = Tried {
+            what: "it",
+            policy: GATE,
+            rule: "",
             name,
-        )
+        };
+        tried.judge(refused(403, "Forbidden", &format!("{name} is bad")))
     };
     assert_eq!(text("probe-1").unwrap(), text("probe-2").unwrap());
 }

@@ -107,3 +107,29 @@ fn who_is_trusted_and_who_signs_follows_the_steps() {
     assert_ne!(first, second);
     assert_eq!(certificates(&activated.retire()), (second, 1, 0));
 }
+
+#[test]
+fn a_ca_that_has_expired_is_trusted_until_it_is_retired() {
+    let young = GeneratedAuthority {
+        duration: "900h".to_owned(),
+        ..GeneratedAuthority::default()
+    };
+    let made = pki::generate(&"central".parse().unwrap(), &young, 1, now()).unwrap();
+    let old = CaPair {
+        certificate: made.certificate,
+        key: made.key,
+        ..pair(1, Origin::Generated)
+    };
+    let activated = Generations::only(1, old, None)
+        .introduce(pair(2, Origin::Generated), String::new(), None)
+        .activate();
+    let later = now() + jiff::SignedDuration::from_hours(901);
+    let authorities = activated.load(later).unwrap();
+    assert!(authorities.previous.is_none());
+    let trusted = |generations: &Generations| {
+        let authorities = generations.load(later).unwrap();
+        authorities.bundle().matches("BEGIN").count()
+    };
+    assert_eq!(trusted(&activated), 2, "the clock may be wrong");
+    assert_eq!(trusted(&activated.retire()), 1);
+}

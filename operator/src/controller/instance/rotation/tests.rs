@@ -48,6 +48,7 @@ struct World {
     wanted: Wanted,
     request: Option<&'static str>,
     unpublished: Vec<String>,
+    hindered: Vec<String>,
     holders: Vec<String>,
     broker: Result<(), String>,
 }
@@ -59,6 +60,7 @@ impl World {
             wanted: Wanted::Generated,
             request: None,
             unpublished: Vec::new(),
+            hindered: Vec::new(),
             holders: Vec::new(),
             broker: Ok(()),
         }
@@ -90,6 +92,7 @@ impl World {
             wanted: &self.wanted,
             request: self.request,
             unpublished: &self.unpublished,
+            hindered: &self.hindered,
             holders: &self.holders,
             broker: &self.broker,
             settle: SETTLE,
@@ -172,14 +175,42 @@ fn the_same_ca_from_elsewhere_takes_no_rotation() {
     };
     world.wanted = brought(&moved);
     assert_eq!(world.plan(start()), Step::Renew);
-    let mut world = world.then(|it| it.renew(moved));
+    let world = world.then(|it| it.renew(moved));
     assert_eq!(world.rests(), None);
+}
+
+#[test]
+fn a_namesake_with_another_key_is_not_introduced() {
+    let mut world = World::new(own(1));
     world.wanted = brought(&own(1));
-    assert_eq!(
-        world.plan(start()),
-        Step::Introduce,
-        "a namesake with another key"
-    );
+    let Step::Rest(Some(fault)) = world.plan(start()) else {
+        panic!("it says nothing");
+    };
+    assert_eq!(fault.reason, "SubjectInUse");
+    for words in ["Secret own", "CN=central root CA", "another subject"] {
+        assert!(fault.message.contains(words), "{}", fault.message);
+    }
+    let mut world = World::new(own(1)).then(|it| it.introduce(own(2), String::new(), None));
+    world.wanted = brought(&own(1));
+    assert_eq!(world.plan(start()), Step::Withdraw);
+    world.wanted = brought(&own(3));
+    assert_eq!(world.plan(start()), Step::Introduce);
+}
+
+#[test]
+fn a_secret_that_cannot_be_written_holds_nobody_up() {
+    let mut world = World::introduced(generated(2));
+    world.hindered = vec!["field/agent: exceeded quota".to_owned()];
+    world.broker = Err("away".to_owned());
+    let (_, message) = world.waits(start());
+    for words in ["away", "not waited for", "field/agent: exceeded quota"] {
+        assert!(message.contains(words), "{message}");
+    }
+    world.broker = Ok(());
+    assert_eq!(world.plan(start()), Step::Settle);
+    let world = world.settled();
+    assert!(world.waits(after(119)).1.contains("exceeded quota"));
+    assert_eq!(world.plan(after(120)), Step::Activate);
 }
 
 #[test]
