@@ -78,6 +78,13 @@ pub enum Waiting {
          an administrator may decide on it before"
     )]
     RequesterRoom(i32),
+    /// The identity has so many certificates that another one is not for a policy to give.
+    #[error(
+        "{0} certificates of this common name and requester have not run out yet, and no more are \
+         renewed without being asked for: approve this request itself, or wait until earlier \
+         certificates have run out"
+    )]
+    Certificates(usize),
     /// Another requester has, or wants, the name.
     #[error(
         "{}", match .0 {
@@ -125,6 +132,7 @@ impl Waiting {
             Self::Namespace { .. } => "NamespaceNotAllowed",
             Self::Room(_) => "TooManyPending",
             Self::RequesterRoom(_) => "TooManyPendingOfRequester",
+            Self::Certificates(_) => "TooManyCertificates",
             Self::Conflict(_) => IDENTITY_CONFLICT,
             Self::Revocation(_) => "RevocationNotEnforced",
             Self::Secret(_) => "SecretExists",

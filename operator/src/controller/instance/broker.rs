@@ -34,6 +34,8 @@ pub(super) struct Broker {
     pub(super) users: Option<UserKeeperHandle>,
     /// Whether it can take users.
     pub(super) state: Result<(), Fault>,
+    /// Why its revocation list is not the one it should be. What is not on that list goes on.
+    pub(super) list: Option<Fault>,
 }
 
 /// A connection to a broker, with what it was made from.
@@ -68,30 +70,35 @@ pub(super) async fn ensure(
     now: Timestamp,
 ) -> Result<Broker, Error> {
     let authority = authorities.signing.as_ref();
-    // Before the broker starts, or trusts another CA.
-    if let Err(fault) = publish_revocations(instance, authorities, context).await? {
+    if let Err(fault) = findable(authorities) {
         return Ok(Broker {
             users: None,
             state: Err(fault),
+            list: None,
         });
     }
+    let list = publish_revocations(instance, authorities, context).await?;
     let password = password(instance, context).await?;
-    let pair = server_pair(instance, authority, context, now).await?;
     let topology = Topology {
         instance: instance_name.clone(),
         virtual_host: instance.spec.broker.virtual_host.clone(),
     };
-    let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
-    let parts = Parts {
-        bundle: authority.bundle(),
-        pair: &pair,
-        definitions: &definitions,
-    };
-    apply(&objects::tls_secret(instance, &parts), context).await?;
-    apply(&objects::definitions_secret(instance, &parts), context).await?;
-    apply(&objects::config_map(instance), context).await?;
-    apply(&objects::service(instance), context).await?;
-    apply(&objects::stateful_set(instance, &parts), context).await?;
+    // A broker refuses every certificate of a CA without a list: that is there before the broker
+    // starts, or trusts another CA.
+    if list.is_none() {
+        let pair = server_pair(instance, authority, context, now).await?;
+        let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
+        let parts = Parts {
+            bundle: authority.bundle(),
+            pair: &pair,
+            definitions: &definitions,
+        };
+        apply(&objects::tls_secret(instance, &parts), context).await?;
+        apply(&objects::definitions_secret(instance, &parts), context).await?;
+        apply(&objects::config_map(instance), context).await?;
+        apply(&objects::service(instance), context).await?;
+        apply(&objects::stateful_set(instance, &parts), context).await?;
+    }
 
     let connection = match connect(instance, authority, &password, &topology, context).await {
         Ok(connection) => connection,
@@ -99,6 +106,7 @@ pub(super) async fn ensure(
             return Ok(Broker {
                 users: None,
                 state: Err(fault(&error)),
+                list,
             });
         }
     };
@@ -109,26 +117,31 @@ pub(super) async fn ensure(
             Problem::Management(error) => with_hint(fault(&error), instance),
             Problem::Topology(fault) => fault,
         }),
+        list,
     })
 }
 
-/// Sees that there is a revocation list before the broker starts, or trusts another CA: it refuses
-/// every certificate of a CA without one.
-async fn publish_revocations(
-    instance: &VolttronInstance,
-    authorities: &Authorities,
-    context: &Context,
-) -> Result<Result<(), Fault>, Error> {
+/// Whether the broker could find the lists of these CAs.
+fn findable(authorities: &Authorities) -> Result<(), Fault> {
     let all = authorities.all();
-    if let Some(error) = all.iter().find_map(|it| pki::list_file_of(it).err()) {
-        return Ok(Err(Fault::new(
+    let unusable = all.iter().find_map(|it| pki::list_file_of(it).err());
+    unusable.map_or(Ok(()), |error| {
+        Err(Fault::new(
             "RevocationListUnusable",
             format!(
                 "the broker cannot find a revocation list of this CA, and would refuse every \
                  certificate of it: {error}"
             ),
-        )));
-    }
+        ))
+    })
+}
+
+/// Sees that there is a revocation list of each CA. Returns what a person has to mend.
+async fn publish_revocations(
+    instance: &VolttronInstance,
+    authorities: &Authorities,
+    context: &Context,
+) -> Result<Option<Fault>, Error> {
     let reference = ObjectRef::from_obj(instance);
     let (address, server_name) = objects::amqp_endpoint(instance);
     let users = context
@@ -137,7 +150,7 @@ async fn publish_revocations(
         .and_then(|runtime| runtime.users.clone());
     let publication = Publication {
         instance: instance.clone(),
-        authorities: all,
+        authorities: authorities.all(),
         target: Target {
             address,
             server_name,
@@ -145,12 +158,22 @@ async fn publish_revocations(
         },
         users,
     };
-    context
+    let published = context
         .revocations
         .of(&reference, context)
         .publish(publication)
-        .await
-        .map(Ok)
+        .await;
+    match published {
+        Err(error) if error.is_refusal() => Ok(Some(Fault::new(
+            "RevocationListNotPublished",
+            format!(
+                "the broker enforces an earlier revocation list, and no other CA can be introduced: \
+                 {}",
+                chain(&error)
+            ),
+        ))),
+        other => other.map(|()| None),
+    }
 }
 
 /// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is

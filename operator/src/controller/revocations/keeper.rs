@@ -3,6 +3,7 @@
 use super::list::PublishedList;
 use super::{RevocationsOf, View};
 use crate::broker::{ClientPair, Probe, RefusedBy, UserKeeperHandle, probe};
+use crate::controller::clock;
 use crate::controller::context::Context;
 use crate::controller::error::{Attempt, Error, chain};
 use crate::controller::instance::crl_config_map;
@@ -13,7 +14,7 @@ use crate::revocation::{Certificate, Ledger, Why};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
@@ -27,6 +28,10 @@ use volttron_crds::{VolttronInstance, well_known};
 /// How soon the broker is tried after a list was published, and how rarely in the end.
 const FIRST_TRIAL: Duration = Duration::from_millis(250);
 const LAST_TRIAL: Duration = Duration::from_secs(10);
+/// How soon a clock that was wrong is compared again.
+const DOUBT: Duration = Duration::from_hours(1);
+/// How often the ledger is written on top of what somebody else has just written.
+const TRIES: u32 = 4;
 /// Where the ledger is in its Secret.
 const KEY: &str = "ledger.json";
 
@@ -72,6 +77,12 @@ pub(in crate::controller) struct Target {
     pub(in crate::controller) roots: String,
 }
 
+struct Stored {
+    /// The version of the Secret.
+    version: String,
+    data: BTreeMap<String, ByteString>,
+}
+
 pub(super) struct Keeper {
     reference: ObjectRef<VolttronInstance>,
     client: Client,
@@ -83,6 +94,10 @@ pub(super) struct Keeper {
     view: Arc<Mutex<View>>,
     publication: Option<Publication>,
     list: Option<PublishedList>,
+    /// The ledger as it was read or written last; none where there is no Secret.
+    stored: Option<Stored>,
+    /// When it may be asked again whether the clock is right.
+    next_doubt: Instant,
     /// Whether the list that was signed last is in its `ConfigMap`.
     is_published: bool,
     next_trial: Instant,
@@ -106,6 +121,8 @@ impl Keeper {
             view: view.clone(),
             publication: None,
             list: None,
+            stored: None,
+            next_doubt: Instant::now(),
             is_published: false,
             next_trial: Instant::now(),
             pause: FIRST_TRIAL,
@@ -153,6 +170,7 @@ impl Keeper {
         let now = Timestamp::now();
         let loaded = self.load().await;
         let mut ledger = self.view().ledger.clone();
+        self.forget_expired(&mut ledger, now).await;
         let (mut is_new, mut is_compared) = (false, false);
         for order in orders {
             match order {
@@ -175,10 +193,12 @@ impl Keeper {
                         }
                     }
                 }
-                Order::Remember { certificate, done } => {
-                    ledger.remember(&certificate, now);
-                    waiting.push(done);
-                }
+                Order::Remember { certificate, done } => match ledger.remember(&certificate) {
+                    Ok(()) => waiting.push(done),
+                    Err(full) => {
+                        let _ = done.send(Err(Arc::new(Error::ListFull(full))));
+                    }
+                },
                 Order::Publish { publication, done } => {
                     self.publication = Some(*publication);
                     is_compared = true;
@@ -187,12 +207,24 @@ impl Keeper {
             }
         }
         loaded?;
-        is_new |= ledger.forget_expired(now);
-        let due = is_new || self.is_due(now);
+        let mut due = is_new || ledger.is_behind() || self.is_due(now);
         if due {
             ledger.number += 1;
         }
-        self.save(&ledger).await?;
+        let mut tries = TRIES;
+        while let Err(error) = self.save(&ledger).await {
+            tries -= 1;
+            if tries == 0 || !matches!(error, Error::Conflict) {
+                return Err(error);
+            }
+            if let Some(theirs) = self.read().await? {
+                ledger.merge(&theirs);
+            }
+            if ledger.is_behind() {
+                due = true;
+                ledger.number += 1;
+            }
+        }
         if due && let Some(publication) = &self.publication {
             let list = PublishedList::sign(
                 ledger.number,
@@ -304,42 +336,110 @@ impl Keeper {
         Ok(())
     }
 
-    async fn load(&self) -> Result<(), Error> {
-        if self.view().loaded {
+    /// Forgets what has expired, once both this machine's clock and the API server's say so: what a
+    /// clock that runs ahead takes for expired would be missing for good.
+    async fn forget_expired(&mut self, ledger: &mut Ledger, now: Timestamp) {
+        if !ledger.has_expired(now) || Instant::now() < self.next_doubt {
+            return;
+        }
+        match clock::certain(&self.client).await {
+            Ok(now) => ledger.forget_expired(now),
+            Err(uncertain) => {
+                self.next_doubt = Instant::now() + DOUBT;
+                warn!(instance = %self.reference, %uncertain, "certificates that seem to have expired stay on the revocation list");
+            }
+        }
+    }
+
+    /// Reads the ledger where it is not known, or somebody else has changed it.
+    async fn load(&mut self) -> Result<(), Error> {
+        let is_loaded = self.view().loaded;
+        if is_loaded && self.is_stored() {
             return Ok(());
         }
+        let Some(theirs) = self.read().await? else {
+            self.view().loaded = true;
+            return Ok(());
+        };
+        let mut view = self.view();
+        if !view.loaded {
+            view.ledger = theirs;
+            view.loaded = true;
+        } else if view.ledger.merge(&theirs) {
+            info!(instance = %self.reference, "the ledger of revoked certificates was restored; what it brought back is revoked again");
+        }
+        Ok(())
+    }
+
+    /// Whether the Secret is known to hold what was read or written last.
+    fn is_stored(&self) -> bool {
+        let name = revocation_secret_name(&self.reference);
+        self.stored
+            .as_ref()
+            .is_some_and(|it| self.secrets.holds(&self.namespace, &name, &it.data))
+    }
+
+    /// Reads the ledger that is stored, if there is one.
+    async fn read(&mut self) -> Result<Option<Ledger>, Error> {
         let name = revocation_secret_name(&self.reference);
         let secret = self
             .api()
             .get_opt(&name)
             .await
             .attempt("read the ledger of revoked certificates")?;
-        let text = secret.and_then(|secret| secret.data?.remove(KEY));
-        let ledger = match text {
-            Some(ByteString(text)) => serde_json::from_slice(&text)
-                .map_err(|_| Error::LedgerUnreadable(format!("{}/{name}", self.namespace)))?,
-            None => Ledger::default(),
-        };
-        let mut view = self.view();
-        view.ledger = ledger;
-        view.loaded = true;
-        Ok(())
+        self.stored = secret.map(|secret| Stored {
+            version: secret.resource_version().unwrap_or_default(),
+            data: secret.data.unwrap_or_default(),
+        });
+        let text = self.stored.as_ref().and_then(|it| it.data.get(KEY));
+        let ledger = text.map(|ByteString(text)| serde_json::from_slice(text));
+        let unreadable = |_| Error::LedgerUnreadable(format!("{}/{name}", self.namespace));
+        ledger.transpose().map_err(unreadable)
     }
 
     /// Writes the ledger, where it is another than the one that is stored.
-    async fn save(&self, ledger: &Ledger) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where somebody else has written it since it was read.
+    async fn save(&mut self, ledger: &Ledger) -> Result<(), Error> {
         let name = revocation_secret_name(&self.reference);
         let text = serde_json::to_vec(ledger).map_err(|_| Error::Incomplete("the ledger"))?;
-        let data = [(KEY.to_owned(), ByteString(text))].into();
-        if !self.secrets.holds(&self.namespace, &name, &data) {
-            let secret = self.secret(&name, &data);
-            self.api()
-                .patch(&name, &parameters(), &Patch::Apply(&secret))
-                .await
-                .attempt("write the ledger of revoked certificates")?;
-            self.secrets.wrote(&self.namespace, &name, &data);
+        let data: BTreeMap<_, _> = [(KEY.to_owned(), ByteString(text))].into();
+        let is_same = self.stored.as_ref().is_some_and(|it| it.data == data);
+        if !is_same || !self.is_stored() {
+            self.write(&name, data).await?;
         }
         self.view().ledger.clone_from(ledger);
+        Ok(())
+    }
+
+    async fn write(&mut self, name: &str, data: BTreeMap<String, ByteString>) -> Result<(), Error> {
+        let mut secret = self.secret(name, &data);
+        let api = self.api();
+        let written = if let Some(stored) = &self.stored {
+            secret.metadata.resource_version = Some(stored.version.clone());
+            api.patch(name, &parameters(), &Patch::Apply(&secret)).await
+        } else {
+            let parameters = PostParams {
+                field_manager: Some(well_known::CONTROLLER_FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            api.create(&parameters, &secret).await
+        };
+        let written = match written {
+            // Deleted, or made, since it was read.
+            Err(kube::Error::Api(status))
+                if status.is_not_found() || status.is_already_exists() =>
+            {
+                Err(Error::Conflict)
+            }
+            other => other.attempt("write the ledger of revoked certificates"),
+        }?;
+        self.stored = Some(Stored {
+            version: written.resource_version().unwrap_or_default(),
+            data: data.clone(),
+        });
+        self.secrets.wrote(&self.namespace, name, &data);
         Ok(())
     }
 
