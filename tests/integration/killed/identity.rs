@@ -203,7 +203,8 @@ async fn listed(instance: &Instance<'_>) -> BTreeSet<String> {
     let map = maps.get(&name).await.unwrap();
     let lists = map.data.unwrap_or_default();
     let mut serials = BTreeSet::new();
-    for block in pem::parse_many(&lists["crl.pem"]).unwrap() {
+    for list in lists.values() {
+        let block = pem::parse(list).unwrap();
         let (_, list) = CertificateRevocationList::from_der(block.contents()).unwrap();
         let revoked = list.iter_revoked_certificates();
         serials.extend(revoked.map(|it| hex::encode(it.raw_serial())));

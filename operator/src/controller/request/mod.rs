@@ -174,8 +174,7 @@ async fn advance(
         return Ok(again);
     };
     if removable <= survey.now {
-        end::retire(request, &survey, context).await?;
-        return Ok(None);
+        return end::retire(request, &survey, context).await;
     }
     let left = left_until(removable);
     Ok(Some(again.map_or(left, |again| again.min(left))))
@@ -318,10 +317,29 @@ fn limits(
         && lapses_at(request, requests.pending_life()).is_none_or(|at| at > survey.now);
     if !waits {
         context.room.leave(&reference, &context.triggers);
+        let shut_out = shut_out.or_else(|| too_many(request, survey, context));
         return (shut_out, None);
     }
     let crowded_out = context.room.enter(request, &instance, &requests);
     (shut_out, crowded_out)
+}
+
+/// Whether the identity has too many certificates for another one that no approver has asked for.
+fn too_many(request: &VolttronCertRequest, survey: &Survey, context: &Context) -> Option<Waiting> {
+    let ruling = survey.standing.ruling.as_ref()?;
+    let is_asked_for = ruling.how == DecisionHow::Manual;
+    // One that has passed may be signed already.
+    let has_passed = matches!(request.phase(), Some(Phase::Approved | Phase::Issued));
+    if !ruling.approved || is_asked_for || has_passed {
+        return None;
+    }
+    let checked = survey.checked.as_ref().ok()?;
+    let revocations = context.revocations.of(&instance_of(request), context);
+    let name = checked.common_name.to_string();
+    let live = |reference: &ObjectRef<VolttronCertRequest>| context.requests.get(reference);
+    revocations
+        .admit(request, &name, &survey.peers, live)
+        .map(Waiting::Certificates)
 }
 
 /// Checks the signing request. A certificate that is out is not taken back because the instance
