@@ -208,9 +208,29 @@ pub fn removable_at(
     }
 }
 
-/// The requests of one requester for one common name that are not being deleted.
+/// Whether the denial on `request`, which is being deleted, has yet to be recorded on others of its
+/// identity. Until then it has to stay: what it denies would be in again, as if nobody had denied
+/// it, and whoever may delete a request is not always who may approve.
+#[must_use]
+pub fn is_denial_needed(request: &VolttronCertRequest, peers: &[Arc<VolttronCertRequest>]) -> bool {
+    let own = Group::around(request, peers);
+    let status = request.status.as_ref();
+    // Others know of it only once its name has been read.
+    let is_known = status.is_some_and(|status| status.common_name.is_some());
+    is_known
+        && verdict(request).is_some_and(|verdict| !verdict.approved)
+        && own.members.iter().any(|member| {
+            let known = member.phase() == Some(Phase::Denied) && !is_unrecorded(member, true);
+            !known && own.denial_of(member).is_some()
+        })
+}
+
+/// The requests of one requester for one common name.
 struct Group<'a> {
+    /// Those that are not being deleted.
     members: Vec<&'a VolttronCertRequest>,
+    /// All that are denied by hand.
+    denied: Vec<&'a VolttronCertRequest>,
 }
 
 /// A denial that holds for a request.
@@ -232,11 +252,16 @@ impl<'a> Group<'a> {
     }
 
     fn of(requester: &str, requests: impl Iterator<Item = &'a VolttronCertRequest>) -> Self {
-        Self {
-            members: requests
-                .filter(|member| member.spec.requester == requester && !is_going(member))
-                .collect(),
+        let (mut members, mut denied) = (Vec::new(), Vec::new());
+        for request in requests.filter(|request| request.spec.requester == requester) {
+            if verdict(request).is_some_and(|verdict| !verdict.approved) {
+                denied.push(request);
+            }
+            if !is_going(request) {
+                members.push(request);
+            }
         }
+        Self { members, denied }
     }
 
     fn ruling(&self, request: &'a VolttronCertRequest, auto: AutoApproval) -> Option<Ruling> {
@@ -280,9 +305,8 @@ impl<'a> Group<'a> {
     }
 
     fn latest_denial(&self) -> Option<(Timestamp, &'a VolttronCertRequest)> {
-        self.members
+        self.denied
             .iter()
-            .filter(|member| verdict(member).is_some_and(|verdict| !verdict.approved))
             .map(|member| (recorded(member, false).unwrap_or(Timestamp::MAX), *member))
             .max_by_key(|(at, member)| (*at, created(member), member.uid()))
     }

@@ -3,6 +3,7 @@
 use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
+use super::news::{self, Novelty, Withdrawal};
 use super::status::SIGNING;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
@@ -109,17 +110,16 @@ impl<'a> Patches<'a> {
         Ok(written)
     }
 
-    /// One Event and one log line for a decision that took effect, and for a change of phase.
+    /// One Event and one log line for a decision, also where it cannot take effect, for one that was
+    /// taken back, and for a change of phase.
     fn tell(&self, before: &VolttronCertRequest, next: &VolttronCertRequestStatus) {
         let Some(phase) = next.phase else { return };
         let common_name = next.common_name.as_deref().unwrap_or("unknown");
-        let decided = before
-            .status
-            .as_ref()
-            .and_then(|status| status.decision.as_ref());
-        let decision = next.decision.as_ref();
-        if let Some(decision) = decision.filter(|decision| Some(*decision) != decided) {
-            self.tell_decision(before, next, decision);
+        if let Some(withdrawal) = news::withdrawal(before, next) {
+            self.tell_withdrawal(before, next, &withdrawal);
+        }
+        if let Some((decision, novelty)) = news::decision(before, next) {
+            self.tell_decision(before, next, decision, novelty);
         }
         let failure = |conditions: &[Condition]| message(conditions, "Failed");
         let said = before.status.as_ref();
@@ -162,6 +162,7 @@ impl<'a> Patches<'a> {
         before: &VolttronCertRequest,
         next: &VolttronCertRequestStatus,
         decision: &Decision,
+        novelty: Novelty,
     ) {
         let denied = next.phase == Some(Phase::Denied);
         let (word, how) = (
@@ -180,7 +181,9 @@ impl<'a> Patches<'a> {
             carried_by = decision.request.as_deref().unwrap_or_default(),
             "decision"
         );
-        self.context.metrics.decided(word, how);
+        if novelty == Novelty::Decided {
+            self.context.metrics.decided(word, how);
+        }
         let events = &self.context.events;
         if denied {
             events.warning(
@@ -193,6 +196,31 @@ impl<'a> Patches<'a> {
             let note = message(&next.conditions, "Approved");
             events.normal(before, "Approved", "Approve", note);
         }
+    }
+
+    /// Nobody signs what is taken back, so that the line tells whose decision it was.
+    fn tell_withdrawal(
+        &self,
+        before: &VolttronCertRequest,
+        next: &VolttronCertRequestStatus,
+        withdrawal: &Withdrawal<'_>,
+    ) {
+        let (word, how) = ("withdrawn", how(DecisionHow::Manual));
+        let decided_by = withdrawal.decided_by.unwrap_or("unknown");
+        info!(
+            decision = word, how,
+            by = "unknown",
+            withdrawn = withdrawal.word, decided_by,
+            request = %full_name(before), uid = before.uid().unwrap_or_default(),
+            instance = %instance_of(before),
+            common_name = next.common_name.as_deref().unwrap_or("unknown"),
+            requester = before.spec.requester.as_str(),
+            key = next.key_fingerprint.as_deref().unwrap_or_default(),
+            "decision"
+        );
+        self.context.metrics.decided(word, how);
+        let events = &self.context.events;
+        events.normal(before, "Withdrawn", "Withdraw", withdrawal.sentence(next));
     }
 }
 
