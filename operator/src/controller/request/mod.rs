@@ -84,7 +84,7 @@ pub(super) fn on_error(
     }
     let name = full_name(request.as_ref());
     let delay = context.backoff(&name);
-    warn!(request = %name, error = %chain(error), ?delay, "reconcile failed; it is tried again");
+    warn!(request = %name, error = chain(error).as_str(), ?delay, "reconcile failed; it is tried again");
     Action::requeue(delay)
 }
 

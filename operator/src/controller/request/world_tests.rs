@@ -162,7 +162,7 @@ impl World {
         let Some(request) = self.requests.get_mut(&name).filter(|it| !is_going(it)) else {
             return;
         };
-        let is_known = is_read(&&*request);
+        let is_known = is_read(request);
         request.metadata.deletion_timestamp = Some(Time(time));
         let uid = request.metadata.uid.clone().unwrap();
         self.made.remove(&uid);
@@ -174,7 +174,7 @@ impl World {
                 .requests
                 .values()
                 .find(|it| it.metadata.uid.as_ref() == Some(approval));
-            let both_known = is_known && carrier.as_ref().is_some_and(is_read);
+            let both_known = is_known && carrier.is_some_and(is_read);
             if !both_known || ended.intersection(&standing).next().is_some() {
                 ended.remove(&uid);
             }
@@ -202,7 +202,11 @@ impl World {
         if is_going(&request) {
             let others = self.requests.values();
             let others = others.filter(|it| it.metadata.uid != request.metadata.uid);
-            let others: Vec<_> = others.filter(is_read).cloned().map(Arc::new).collect();
+            let others: Vec<_> = others
+                .filter(|it| is_read(it))
+                .cloned()
+                .map(Arc::new)
+                .collect();
             if is_denial_needed(&request, &others) {
                 return false;
             }
@@ -342,7 +346,7 @@ impl World {
 }
 
 /// Others find a request by the common name that was read from it.
-fn is_read(request: &&VolttronCertRequest) -> bool {
+fn is_read(request: &VolttronCertRequest) -> bool {
     let status = request.status.as_ref();
     status.is_some_and(|status| status.common_name.is_some())
 }
