@@ -9,7 +9,7 @@ use super::authority::{delete_own_secret, own_secret_metadata};
 use super::objects::{self, Parts};
 use crate::broker::{Topology, UserKeeperHandle, boot_definitions, password_hash};
 use crate::controller::context::Context;
-use crate::controller::error::{Attempt, Error};
+use crate::controller::error::{Attempt, Error, chain};
 use crate::controller::events::full_name;
 use crate::controller::revocations::{Publication, Target};
 use crate::controller::runtime::Authorities;

@@ -2,8 +2,8 @@
 //! request of the same identity has taken its place.
 
 use super::apply::Patches;
-use super::{LOWEST_RSA_BITS, Survey, secret, status};
-use crate::approval::with_access;
+use super::{CONFLICT_RETRY, LOWEST_RSA_BITS, Survey, secret, status};
+use crate::approval::{is_denial_needed, with_access};
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::{Attempt, Error};
 use crate::controller::events::full_name;
@@ -48,13 +48,17 @@ pub(super) async fn deny(
         .map(ToOwned::to_owned))
 }
 
-/// A request that is being deleted: its access ends, then the object may go.
-pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> Result<(), Error> {
+/// A request that is being deleted: its access ends, then the object may go. Returns when to look
+/// again, if it may not go yet.
+pub(super) async fn forget(
+    request: &VolttronCertRequest,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
     context
         .room
         .leave(&ObjectRef::from_obj(request), &context.triggers);
     if !is_claimed(request) {
-        return Ok(());
+        return Ok(None);
     }
     let survey = Survey::of(request, context);
     let is_last = survey.peers.iter().all(|peer| {
@@ -83,9 +87,12 @@ pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> 
     if may_have_secret(request) {
         secret::delete(request, context).await?;
     }
+    if is_denial_needed(request, &survey.peers) {
+        return Ok(Some(CONFLICT_RETRY));
+    }
     Patches::new(context, request).release().await?;
     info!(request = %full_name(request), "request forgotten");
-    Ok(())
+    Ok(None)
 }
 
 /// How soon it is looked again whether the ledger has room.

@@ -8,6 +8,7 @@
 mod apply;
 mod end;
 mod issue;
+mod news;
 mod secret;
 mod status;
 #[cfg(test)]
@@ -61,8 +62,7 @@ pub(super) async fn reconcile(
         return Ok(Action::requeue(FILL_RETRY));
     }
     let again = if request.metadata.deletion_timestamp.is_some() {
-        end::forget(&request, &context).await?;
-        None
+        end::forget(&request, &context).await?
     } else {
         advance(&request, &context).await?
     };
@@ -89,7 +89,7 @@ pub(super) fn on_error(
     }
     let name = full_name(request.as_ref());
     let delay = context.backoff(&name);
-    warn!(request = %name, error = %chain(error), ?delay, "reconcile failed; it is tried again");
+    warn!(request = %name, error = chain(error).as_str(), ?delay, "reconcile failed; it is tried again");
     Action::requeue(delay)
 }
 
@@ -100,6 +100,9 @@ struct Survey {
     runtime: Option<Arc<InstanceRuntime>>,
     obstacle: Option<Waiting>,
     checked: Result<CheckedRequest, Rejection>,
+    /// What is asked for, where the instance cannot give it. It is shown all the same, and a denial
+    /// of its identity holds.
+    read: Option<CheckedRequest>,
     /// All other requests for the same instance and common name.
     peers: Vec<Arc<VolttronCertRequest>>,
     standing: Standing,
@@ -112,10 +115,17 @@ impl Survey {
         let instance = instance.filter(|it| it.metadata.deletion_timestamp.is_none());
         let (runtime, obstacle) = context.survey(request);
         let checked = check(request, runtime.as_deref());
-        let peers = checked.as_ref().map_or_else(
-            |_| Vec::new(),
-            |checked| context.peers_of(request, &name_of(request, checked)),
-        );
+        let read = match &checked {
+            Ok(_) => None,
+            Err(_) => pki::check(&request.spec.request, LOWEST_RSA_BITS).ok(),
+        };
+        let peers = checked
+            .as_ref()
+            .ok()
+            .or(read.as_ref())
+            .map_or_else(Vec::new, |checked| {
+                context.peers_of(request, &name_of(request, checked))
+            });
         let auto = runtime
             .as_ref()
             .map_or(AutoApproval::Never, |runtime| runtime.approval.auto);
@@ -125,6 +135,7 @@ impl Survey {
             runtime,
             obstacle,
             checked,
+            read,
             peers,
             standing,
             now: Timestamp::now(),
@@ -134,7 +145,7 @@ impl Survey {
     fn basis<'a>(&'a self, request: &'a VolttronCertRequest) -> Basis<'a> {
         Basis {
             request,
-            checked: self.checked.as_ref().ok(),
+            checked: self.checked.as_ref().ok().or(self.read.as_ref()),
             standing: &self.standing,
             now: self.now,
         }
@@ -205,13 +216,8 @@ async fn take_step(
     let kept = requests.pending_life().min(LONGEST_SLEEP);
     match step {
         Step::Fail(rejection) => {
-            // What is asked for is shown even where this instance cannot give it.
-            let readable = pki::check(&request.spec.request, LOWEST_RSA_BITS).ok();
-            let mut basis = survey.basis(request);
-            basis.checked = readable.as_ref();
-            patches
-                .status(request, status::failed(basis, rejection))
-                .await?;
+            let next = status::failed(survey.basis(request), rejection);
+            patches.status(request, next).await?;
             Ok(Some(kept))
         }
         Step::Pend(waiting) => {
@@ -244,6 +250,13 @@ async fn take_step(
         }
         Step::Deny(ruling) => {
             let ended = end::deny(request, survey, context).await;
+            let claimed;
+            let mut request = request;
+            if ruling.how == DecisionHow::Manual {
+                // So that it cannot be deleted before it has reached the rest of its identity.
+                claimed = patches.claim(request).await?;
+                request = &claimed;
+            }
             if survey.standing.denial_waits {
                 let next = status::read(survey.basis(request));
                 patches.status(request, next).await?;
