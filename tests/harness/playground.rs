@@ -144,10 +144,11 @@ impl Playground {
         let kubeconfig = self.folder.join(format!("{name}.kubeconfig"));
         write_kubeconfig(self.cluster.kubeconfig(), &kubeconfig, proxy.url(), &token);
         let hosts = Hosts::new(&self.folder.join(name)).expect("a private /etc/hosts");
-        let mut names = self.names();
-        names.hosts_of_replicas.push(hosts.clone());
-        names.write();
-        drop(names);
+        {
+            let mut names = self.names();
+            names.hosts_of_replicas.push(hosts.clone());
+            names.write();
+        }
         let operator = Operator::start(Launch {
             folder: self.folder.clone(),
             name: format!("operator-{name}"),
