@@ -31,7 +31,7 @@ help: ## Show this list
 	@echo 'CLUSTER=existing KUBECONFIG=... make demo uses a cluster that has the images.'
 
 .PHONY: demo
-demo: images ## Watch an agent ask, an administrator approve, and the connection on a real RabbitMQ (two minutes)
+demo: images ## Watch an agent ask, an administrator approve, and the connection on a real RabbitMQ (a minute or two)
 	cargo build --quiet --package volttron-tests --bin demo
 	$(TARGET)/debug/demo
 
@@ -107,7 +107,7 @@ $(IMAGES)/volttron-sidecar.tar: sidecar/Containerfile $(IMAGES)/volttron-sidecar
 
 $(IMAGES)/volttron-example-agent.tar: $(wildcard examples/agent/*) | $(CLUSTER_PROGRAM)
 	mkdir -p $(IMAGES)
-	cp "$$($(CLUSTER_PROGRAM) image --file examples/agent/Containerfile --context examples/agent --tag $(REGISTRY)/volttron-example-agent:$(VERSION))" $@
+	cp "$$($(CLUSTER_PROGRAM) image --file examples/agent/Containerfile.local --context examples/agent --tag $(REGISTRY)/volttron-example-agent:$(VERSION))" $@
 
 .PHONY: cluster-program
 cluster-program:

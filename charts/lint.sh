@@ -30,7 +30,7 @@ if [ ! -x "$promtool" ]; then
   command -v apt-get >/dev/null || { echo "promtool is missing: put it on the PATH, or set PROMTOOL" >&2; exit 1; }
   package=$(mktemp -d)
   trap 'rm -rf "$package"' EXIT
-  (cd "$package" && { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; })
+  (cd "$package" && { apt-get -qq -o APT::Sandbox::User=root download prometheus || { apt-get -qq update && apt-get -qq -o APT::Sandbox::User=root download prometheus; }; })
   dpkg-deb -x "$package"/prometheus_*.deb "$package/files"
   mkdir -p "$cache/prometheus/usr/bin"
   # Renamed as a whole, so that no other run finds half of it.

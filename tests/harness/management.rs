@@ -1,8 +1,9 @@
-//! A proxy between the operator and the management API of one broker, which holds calls back.
+//! A proxy between the operator and the management API of one broker, which holds calls back and has faults at exact moments.
 
 use crate::agent::trusting;
 use crate::request::text;
-use crate::{Broker, Instance};
+use crate::writes::Writes;
+use crate::{Broker, Instance, Playground};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -15,6 +16,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,7 +30,9 @@ const AMQP_PORT: u16 = 5671;
 const MOST_BYTES: usize = 64 << 20;
 
 /// Passes the operator's calls on to the broker, with the broker's own certificate.
-pub struct ManagementProxy {
+pub struct ManagementProxy<'a> {
+    playground: &'a Playground,
+    host: String,
     shared: Arc<Shared>,
     address: IpAddr,
     server: JoinHandle<()>,
@@ -40,11 +44,13 @@ struct Shared {
     /// The beginning of the paths that are held back.
     holding: watch::Sender<Option<String>>,
     held: AtomicUsize,
+    writes: Writes,
 }
 
-impl Broker<'_> {
-    /// Puts a proxy between the operator and this broker.
-    pub async fn behind_proxy(&self) -> ManagementProxy {
+impl<'a> Broker<'a> {
+    /// Puts a proxy between the operator and this broker, and none between its other replicas and it. Connections that the operator
+    /// has already stay as they are.
+    pub async fn behind_proxy(&self) -> ManagementProxy<'a> {
         let instance = &self.instance;
         let secrets = Api::<Secret>::namespaced(instance.playground.admin(), &instance.namespace);
         let secret = secrets
@@ -62,6 +68,7 @@ impl Broker<'_> {
             base: format!("https://{host}:{PORT}"),
             holding: watch::Sender::new(None),
             held: AtomicUsize::new(0),
+            writes: Writes::default(),
         });
         let (listener, address) = free_address().await;
         let listener = TlsListener {
@@ -72,8 +79,10 @@ impl Broker<'_> {
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, routes).await;
         });
-        instance.playground.set_address(&host, Some(address));
+        instance.playground.divert(&host, Some(address));
         ManagementProxy {
+            playground: instance.playground,
+            host,
             shared,
             address,
             server,
@@ -91,7 +100,7 @@ impl Instance<'_> {
     }
 }
 
-impl ManagementProxy {
+impl ManagementProxy<'_> {
     /// Holds back the calls of paths that begin with `path`, until [`Self::let_go`].
     pub fn hold(&self, path: &str) {
         self.shared.held.store(0, Ordering::SeqCst);
@@ -115,14 +124,23 @@ impl ManagementProxy {
     }
 }
 
-impl Drop for ManagementProxy {
+impl Deref for ManagementProxy<'_> {
+    type Target = Writes;
+
+    /// What was written through it.
+    fn deref(&self) -> &Writes {
+        &self.shared.writes
+    }
+}
+
+impl Drop for ManagementProxy<'_> {
     fn drop(&mut self) {
+        self.playground.divert(&self.host, None);
         self.server.abort();
     }
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let failed = |error: String| (StatusCode::BAD_GATEWAY, error).into_response();
     let path = request.uri().path().to_owned();
     let is_held = |holding: &Option<String>| {
         holding
@@ -134,8 +152,14 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         shared.held.fetch_add(1, Ordering::SeqCst);
     }
     if holding.wait_for(|it| !is_held(it)).await.is_err() {
-        return failed("the proxy ends".to_owned());
+        return (StatusCode::BAD_GATEWAY, "the proxy ends").into_response();
     }
+    let forward = async |request| forward(&shared, request).await;
+    shared.writes.pass(request, forward).await
+}
+
+async fn forward(shared: &Shared, request: Request) -> Response {
+    let failed = |error: String| (StatusCode::BAD_GATEWAY, error).into_response();
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(header::HOST);
     let url = format!("{}{}", shared.base, parts.uri);

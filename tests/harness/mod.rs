@@ -43,6 +43,7 @@ mod proxy;
 mod request;
 mod volumes;
 mod wait;
+mod writes;
 
 pub use agent::{Agent, Login, encode};
 pub use broker::Broker;
@@ -52,9 +53,10 @@ pub use management::ManagementProxy;
 pub use openssl::{openssl, openssl_fails, openssl_with};
 pub use operator::{Answer, Operator, sidecar_program};
 pub use playground::{Playground, Replica, SYSTEM, Setup};
-pub use proxy::{FaultProxy, Moment};
+pub use proxy::FaultProxy;
 pub use request::{Issued, Space};
 pub use wait::{SOON, eventually};
+pub use writes::{Moment, Writes};
 
 use std::sync::LazyLock;
 use tokio::runtime::{Builder, Runtime};

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use volttron_crds::{VolttronCertRequest, well_known};
 
 /// The namespace of the chart and of the operator.
@@ -46,12 +46,34 @@ pub struct Playground {
     admin: Client,
     approver: Client,
     config: Config,
-    hosts: Hosts,
-    names: Mutex<BTreeMap<String, IpAddr>>,
+    names: Mutex<Names>,
     spaces: AtomicU32,
     folder: PathBuf,
     superseded_grace: Option<u16>,
     cluster: Arc<Cluster>,
+}
+
+/// What the operator and its replicas resolve.
+struct Names {
+    hosts: Hosts,
+    addresses: BTreeMap<String, IpAddr>,
+    /// Addresses that the operator alone is given.
+    diverted: BTreeMap<String, IpAddr>,
+    hosts_of_replicas: Vec<Hosts>,
+}
+
+impl Names {
+    fn write(&self) {
+        let mut diverted = self.addresses.clone();
+        diverted.extend(self.diverted.clone());
+        let of_replicas = self.hosts_of_replicas.iter();
+        let files = of_replicas.map(|hosts| (hosts, &self.addresses));
+        for (hosts, addresses) in files.chain([(&self.hosts, &diverted)]) {
+            let names = addresses.iter();
+            let names: Vec<_> = names.map(|(name, it)| (name.as_str(), *it)).collect();
+            hosts.set(&names).expect("the hosts can be written");
+        }
+    }
 }
 
 impl Playground {
@@ -102,8 +124,12 @@ impl Playground {
             admin,
             approver,
             config,
-            hosts,
-            names: Mutex::default(),
+            names: Mutex::new(Names {
+                hosts,
+                addresses: BTreeMap::new(),
+                diverted: BTreeMap::new(),
+                hosts_of_replicas: Vec::new(),
+            }),
             spaces: AtomicU32::new(0),
             folder,
             superseded_grace: setup.superseded_grace,
@@ -117,10 +143,16 @@ impl Playground {
         let token = people::token(&self.admin, SYSTEM, "volttron-operator").await;
         let kubeconfig = self.folder.join(format!("{name}.kubeconfig"));
         write_kubeconfig(self.cluster.kubeconfig(), &kubeconfig, proxy.url(), &token);
+        let hosts = Hosts::new(&self.folder.join(name)).expect("a private /etc/hosts");
+        {
+            let mut names = self.names();
+            names.hosts_of_replicas.push(hosts.clone());
+            names.write();
+        }
         let operator = Operator::start(Launch {
             folder: self.folder.clone(),
             name: format!("operator-{name}"),
-            hosts: self.hosts.clone(),
+            hosts,
             kubeconfig,
             lease_seconds: None,
             superseded_grace: self.superseded_grace,
@@ -220,18 +252,28 @@ impl Playground {
         policies_act(&self.admin).await;
     }
 
-    /// Lets the operator resolve `name`; or no longer.
+    /// Lets the operator and its replicas resolve `name`; or no longer.
     pub(crate) fn set_address(&self, name: &str, address: Option<IpAddr>) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names();
         match address {
-            Some(address) => names.insert(name.to_owned(), address),
-            None => names.remove(name),
+            Some(address) => names.addresses.insert(name.to_owned(), address),
+            None => names.addresses.remove(name),
         };
-        let names: Vec<_> = names
-            .iter()
-            .map(|(name, address)| (name.as_str(), *address))
-            .collect();
-        self.hosts.set(&names).expect("the hosts can be written");
+        names.write();
+    }
+
+    /// Gives the operator, and none of its replicas, another address for `name`; or no longer.
+    pub(crate) fn divert(&self, name: &str, address: Option<IpAddr>) {
+        let mut names = self.names();
+        match address {
+            Some(address) => names.diverted.insert(name.to_owned(), address),
+            None => names.diverted.remove(name),
+        };
+        names.write();
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

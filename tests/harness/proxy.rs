@@ -1,32 +1,24 @@
 //! A reverse proxy between the operator and the API server, for faults at exact moments.
 
+use crate::writes::Writes;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::SignedDuration;
 use jiff::fmt::rfc2822;
 use kube::{Client, Config};
 use std::net::Ipv4Addr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const MOST_BYTES: usize = 16 << 20;
-
-/// When the operator is killed, with respect to a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// Before the write reaches the API server.
-    Before,
-    /// After the write was applied, before its answer arrives.
-    After,
-}
 
 /// Passes everything on, with the sender's own token, until it is told otherwise.
 pub struct FaultProxy {
@@ -38,7 +30,7 @@ pub struct FaultProxy {
 struct Shared {
     upstream: Client,
     base: String,
-    counted: Mutex<Counted>,
+    writes: Writes,
     cut: watch::Sender<()>,
     away: AtomicBool,
     /// Which paths are answered with 503.
@@ -55,21 +47,6 @@ struct Hidden {
     asked: usize,
 }
 
-#[derive(Default)]
-struct Counted {
-    /// Which paths count.
-    paths: Vec<String>,
-    writes: Vec<(Instant, String)>,
-    fault: Option<Fault>,
-}
-
-struct Fault {
-    at: usize,
-    moment: Moment,
-    kill: Arc<dyn Fn() + Send + Sync>,
-    fired: oneshot::Sender<String>,
-}
-
 impl FaultProxy {
     /// Starts it in front of the API server of `config`.
     pub(crate) async fn start(config: &Config) -> Self {
@@ -84,7 +61,7 @@ impl FaultProxy {
                 .to_string()
                 .trim_end_matches('/')
                 .to_owned(),
-            counted: Mutex::default(),
+            writes: Writes::default(),
             cut: watch::Sender::new(()),
             away: AtomicBool::new(false),
             refused: Mutex::default(),
@@ -109,54 +86,6 @@ impl FaultProxy {
     /// What the operator takes for the API server.
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// Counts anew the writes to paths that begin with one of these. Dry runs and Events never count.
-    pub fn count(&self, paths: &[String]) {
-        *self.shared.counted() = Counted {
-            paths: paths.to_vec(),
-            ..Counted::default()
-        };
-    }
-
-    /// The writes since [`Self::count`]: method and path.
-    pub fn writes(&self) -> Vec<String> {
-        let counted = self.shared.counted();
-        counted
-            .writes
-            .iter()
-            .map(|(_, what)| what.clone())
-            .collect()
-    }
-
-    /// When the first and the last of the writes since [`Self::count`] came.
-    pub fn first_and_last_write(&self) -> Option<(Instant, Instant)> {
-        let counted = self.shared.counted();
-        Some((counted.writes.first()?.0, counted.writes.last()?.0))
-    }
-
-    /// Calls `kill` at the `at`th write counted from now on (1 is the first), which is then told to the receiver.
-    pub fn kill_at(
-        &self,
-        at: usize,
-        moment: Moment,
-        kill: Arc<dyn Fn() + Send + Sync>,
-    ) -> oneshot::Receiver<String> {
-        let (fired, receiver) = oneshot::channel();
-        let mut counted = self.shared.counted();
-        counted.writes.clear();
-        counted.fault = Some(Fault {
-            at,
-            moment,
-            kill,
-            fired,
-        });
-        receiver
-    }
-
-    /// Takes a [`Self::kill_at`] back that has not come to pass.
-    pub fn spare(&self) {
-        self.shared.counted().fault = None;
     }
 
     /// Ends every answer that is under way, the watches among them.
@@ -195,6 +124,15 @@ impl FaultProxy {
     }
 }
 
+impl Deref for FaultProxy {
+    type Target = Writes;
+
+    /// What was written through it. Dry runs and Events never count.
+    fn deref(&self) -> &Writes {
+        &self.shared.writes
+    }
+}
+
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.server.abort();
@@ -202,10 +140,6 @@ impl Drop for FaultProxy {
 }
 
 impl Shared {
-    fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn refused(&self) -> MutexGuard<'_, Vec<String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -231,24 +165,6 @@ impl Shared {
         hidden.asked += usize::from(hides);
         hides
     }
-
-    /// Notes a write; returns the fault that belongs to it.
-    fn note(&self, method: &Method, uri: &Uri) -> Option<Fault> {
-        let path = uri.path();
-        let counts = matches!(
-            *method,
-            Method::POST | Method::PUT | Method::PATCH | Method::DELETE
-        ) && !uri.query().unwrap_or_default().contains("dryRun")
-            && !path.contains("/events");
-        let mut counted = self.counted();
-        if !counts || !counted.paths.iter().any(|prefix| path.starts_with(prefix)) {
-            return None;
-        }
-        let what = format!("{method} {path}");
-        counted.writes.push((Instant::now(), what));
-        let number = counted.writes.len();
-        counted.fault.take_if(|fault| fault.at == number)
-    }
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -258,19 +174,8 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if shared.hides(request.uri().path()) {
         return (StatusCode::NOT_FOUND, "404 page not found").into_response();
     }
-    let what = format!("{} {}", request.method(), request.uri().path());
-    let fault = shared.note(request.method(), request.uri());
-    match fault {
-        None => forward(&shared, request).await,
-        Some(fault) => {
-            if fault.moment == Moment::After {
-                let _ = forward(&shared, request).await;
-            }
-            (fault.kill)();
-            let _ = fault.fired.send(what);
-            (StatusCode::SERVICE_UNAVAILABLE, "nobody hears this").into_response()
-        }
-    }
+    let forward = async |request| forward(&shared, request).await;
+    shared.writes.pass(request, forward).await
 }
 
 async fn forward(shared: &Shared, request: Request) -> Response {

@@ -10,10 +10,14 @@ use serde_json::json;
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use volttron_tests::{Agent, Broker, Login, SOON, SYSTEM, Space, eventually, run};
+use volttron_crds::Phase;
+use volttron_tests::{Agent, Broker, Login, SOON, SYSTEM, Space, encode, eventually, run};
 
 /// The operator looks at a broker that is fine every half minute.
 const NOTICED: Duration = Duration::from_secs(75);
+
+/// The shortest life a certificate can have.
+const LIFE: Duration = Duration::from_mins(1);
 
 /// Makes exchange `volttron` anew, without its alternate exchange.
 const REMAKE: &str = r#"
@@ -119,10 +123,55 @@ fn goes_on(stream: &TcpStream) -> bool {
     }
 }
 
+#[test]
+fn though_no_comparison_with_the_broker_helps() {
+    run(async {
+        let space = playground().await.space("unaided").await;
+        let instance = space
+            .playground
+            .instance(&space.namespace, "unaided", json!({}))
+            .await;
+        let broker = instance.start_broker(Base::Machine).await;
+        let proxy = broker.behind_proxy().await;
+        // The connections the operator has to the broker itself end.
+        broker.kill().await;
+        broker.start_again().await;
+        instance.ready().await;
+        let denied = connected(&space, &broker, "denied").await;
+        let deleted = connected(&space, &broker, "deleted").await;
+        let expired = connected_for(&space, &broker, "expired", Some("1m")).await;
+        // A comparison begins with the virtual host.
+        proxy.hold("/api/vhosts/");
+        let held = async || (proxy.held() > 0).then_some(()).ok_or(String::new());
+        eventually("a comparison is held back", NOTICED, held).await;
+        deny(&space, &broker, "denied", &denied).await;
+        space.delete("deleted").await;
+        space.gone("deleted").await;
+        assert_is_out(&broker, "deleted", &deleted).await;
+        space
+            .phase_within("expired", Phase::Expired, LIFE + SOON)
+            .await;
+        assert_is_out(&broker, "expired", &expired).await;
+        proxy.let_go();
+    });
+}
+
 /// An agent that was issued a certificate and is connected with it.
 async fn connected(space: &Space<'_>, broker: &Broker<'_>, name: &str) -> Connection {
+    connected_for(space, broker, name, None).await
+}
+
+async fn connected_for(
+    space: &Space<'_>,
+    broker: &Broker<'_>,
+    name: &str,
+    duration: Option<&str>,
+) -> Connection {
     let agent = Agent::new(&common_name(broker, name));
-    space.file(name, &broker.instance, &agent.csr).await;
+    space
+        .try_file(name, &broker.instance, &encode(&agent.csr), duration)
+        .await
+        .unwrap();
     space.approve(name).await;
     let issued = space.issued(name).await;
     let login = Login::certificate(&agent, &issued);

@@ -261,7 +261,7 @@ fn a_cluster_without_admission_policies_is_told_apart() {
             .condition("Ready", "False", Some("ApprovalGateMissing"), RECOVERED)
             .await;
         assert!(
-            ready.message.contains("Kubernetes 1.30"),
+            ready.message.contains("Kubernetes 1.33"),
             "{}",
             ready.message
         );

@@ -177,6 +177,30 @@ fn deleting_a_denial_brings_back_nothing_it_has_ended() {
 }
 
 #[test]
+fn a_denied_request_that_is_deleted_at_once_has_denied_its_identity() {
+    run(async {
+        let broker = central().await;
+        let space = playground().await.space("outrun").await;
+        let name = "central.outrun.forwarder";
+        file(&space, "first", &broker.instance, name).await;
+        space.approve("first").await;
+        space.issued("first").await;
+        file(&space, "second", &broker.instance, name).await;
+        space.issued("second").await;
+        space.deny("second", "out").await;
+        space.delete("second").await;
+        let denied = space.phase("first", Phase::Denied).await;
+        let by = Some(format!("{}/second", space.namespace));
+        assert_eq!(how(&denied), Some((DecisionHow::Policy, by)));
+        space.gone("second").await;
+        broker.user(name, false, SOON).await;
+        file(&space, "third", &broker.instance, name).await;
+        space.phase("third", Phase::Pending).await;
+        assert_eq!(space.get("first").await.phase(), Some(Phase::Denied));
+    });
+}
+
+#[test]
 fn the_access_of_an_identity_ends_with_its_last_request() {
     run(async {
         let broker = central().await;

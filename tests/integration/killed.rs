@@ -1,5 +1,6 @@
 //! The operator, killed at each of its writes.
 
+mod broker;
 mod identity;
 
 use crate::shared::disturbed;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use volttron_crds::{Phase, VolttronCertRequest};
-use volttron_tests::{Agent, Broker, Login, Moment, Playground, SOON, SYSTEM, Space, run};
+use volttron_tests::{Agent, Broker, Login, Moment, Playground, SOON, SYSTEM, Space, Writes, run};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 #[test]
@@ -33,8 +34,10 @@ fn a_request_survives_a_kill_at_each_write_with_one_certificate() {
         let seen = Seen::watch(&space);
         let killed = at_each_write(
             &playground,
+            playground.proxy(),
             async |_| (),
             async |name| live(&space, broker, name).await,
+            async || (),
             async |_| (),
         )
         .await;
@@ -97,7 +100,15 @@ fn an_instance_survives_a_kill_at_each_write_with_one_ca() {
             secrets.check(&namespace, name);
             delete(name).await;
         };
-        let created = at_each_write(&playground, async |_| (), create, check).await;
+        let created = at_each_write(
+            &playground,
+            playground.proxy(),
+            async |_| (),
+            create,
+            async || (),
+            check,
+        )
+        .await;
         for kind in [
             "volttron-system/secrets",
             "-tls",
@@ -117,7 +128,15 @@ fn an_instance_survives_a_kill_at_each_write_with_one_ca() {
             format!("/apis/volttron.org/v1alpha1/namespaces/{namespace}/"),
             format!("/api/v1/namespaces/{SYSTEM}/secrets"),
         ]);
-        let deleted = at_each_write(&playground, create, delete, async |_| ()).await;
+        let deleted = at_each_write(
+            &playground,
+            playground.proxy(),
+            create,
+            delete,
+            async || (),
+            async |_| (),
+        )
+        .await;
         assert!(
             deleted.values().any(|write| write.starts_with("DELETE")),
             "{deleted:#?}"
@@ -134,27 +153,29 @@ fn an_instance_survives_a_kill_at_each_write_with_one_ca() {
 }
 
 /// Lets `life` run again and again, each time between `before` and `after`, with the operator killed before and after its first write,
-/// its second, and so on, until a life ends without it. Returns the writes by the names of the lives they were in.
+/// its second, and so on, until a life ends without it. `dead` sees what it left. Returns the `writes` by the names of the lives they were in.
 async fn at_each_write(
     playground: &Playground,
+    writes: &Writes,
     before: impl AsyncFn(&str),
     life: impl AsyncFn(&str),
+    dead: impl AsyncFn(),
     after: impl AsyncFn(&str),
 ) -> BTreeMap<String, String> {
-    let (operator, proxy) = (playground.operator(), playground.proxy());
+    let operator = playground.operator();
     let mut killed = BTreeMap::new();
     for number in 1.. {
         for moment in [Moment::Before, Moment::After] {
             let name = format!("k{}-{moment:?}-{number}", killed.len()).to_lowercase();
             before(&name).await;
-            let mut fired = proxy.kill_at(number, moment, operator.killer());
+            let mut fired = writes.kill_at(number, moment, operator.killer());
             let mut life = std::pin::pin!(life(&name));
             let mut write = tokio::select! {
                 () = &mut life => None,
                 write = &mut fired => write.ok(),
             };
             let lived = write.is_none();
-            proxy.spare();
+            writes.spare();
             if lived {
                 // The last write may have ended the life before it ended the operator.
                 write = fired.await.ok();
@@ -162,6 +183,7 @@ async fn at_each_write(
             let is_last = write.is_none();
             if let Some(write) = &write {
                 println!("{number}, {moment:?}: {write}");
+                dead().await;
                 operator.start_again();
                 if !lived {
                     life.await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod audit;
 mod authority;
 mod bad_input;
 mod broker;

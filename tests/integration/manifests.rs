@@ -8,6 +8,7 @@ use kube::Api;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::process::Command;
 use volttron_tests::run;
 
 #[test]
@@ -51,6 +52,41 @@ fn the_examples_are_accepted() {
         }
         assert!(count > 0, "there is no example in {}", folder.display());
     });
+}
+
+#[test]
+fn a_reader_of_the_readme_has_every_image_of_the_example_in_their_registry() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let mut lines = readme.lines();
+    let line = lines.find(|line| line.starts_with("sed ")).unwrap();
+    let (edit, apply) = line.split_once(" | ").unwrap();
+    assert!(apply.starts_with("kubectl apply"), "{line}");
+    let edited = Command::new("sh")
+        .args(["-c", edit])
+        .env("registry", "registry.example.com")
+        .current_dir(&root)
+        .output()
+        .unwrap();
+    let manifest = String::from_utf8(edited.stdout).unwrap();
+    let images: Vec<_> = manifest
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("image: "))
+        .collect();
+    assert!(images.len() >= 2, "{manifest}");
+    for image in images {
+        let name = image.strip_prefix("registry.example.com/");
+        let name = name.unwrap_or_else(|| panic!("{image} is in another registry"));
+        let build = format!("docker build -t $registry/{name} ");
+        assert!(readme.contains(&build), "no {build:?} in the README");
+        let (program, _) = name.split_once(':').unwrap();
+        let program = program.strip_prefix("volttron-").unwrap();
+        let mut pushes = readme.lines().filter(|line| line.contains("docker push"));
+        assert!(
+            pushes.any(|line| line.split([' ', ';']).any(|word| word == program)),
+            "{name} is not pushed"
+        );
+    }
 }
 
 #[test]

@@ -99,6 +99,13 @@ pub enum Waiting {
         /// How many may wait.
         limit: i32,
     },
+    /// The identity has so many certificates that another one is not for a policy to give.
+    #[error(
+        "{0} certificates of this common name and requester have not run out yet, and no more are \
+         renewed without being asked for: approve this request itself, or wait until earlier \
+         certificates have run out"
+    )]
+    Certificates(usize),
     /// Another requester has, or wants, the name.
     #[error(
         "{}", match .0 {
@@ -147,6 +154,7 @@ impl Waiting {
             Self::Room(_) => TURNED_AWAY[1],
             Self::RequesterRoom(_) => TURNED_AWAY[2],
             Self::NamespaceRoom { .. } => TURNED_AWAY[3],
+            Self::Certificates(_) => "TooManyCertificates",
             Self::Conflict(_) => IDENTITY_CONFLICT,
             Self::Revocation(_) => "RevocationNotEnforced",
             Self::Secret(_) => "SecretExists",

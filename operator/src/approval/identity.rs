@@ -2,10 +2,14 @@
 //! about one request of an identity holds for the others, and the latest decision holds. All
 //! evidence is in the requests themselves, so that it survives everything the API server survives.
 
+mod conflict;
+mod removal;
+
 use super::annotation::{Verdict, verdict};
+use conflict::conflict;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use std::cmp::Ordering;
+pub use removal::removable_at;
 use std::sync::Arc;
 use volttron_crds::{
     AutoApproval, Condition, Decision, DecisionHow, Phase, VolttronCertRequest,
@@ -151,66 +155,29 @@ pub fn with_access(
         .filter(|request| gives_access(request, requests))
 }
 
-/// When `request` may be removed because nobody needs it any more: superseded by a later one of the
-/// same identity for `grace`, or come to nothing for `keep`. A request that carries a decision in
-/// force never may.
+/// Whether the denial on `request`, which is being deleted, has yet to be recorded on others of its
+/// identity. Until then it has to stay: what it denies would be in again, as if nobody had denied
+/// it, and whoever may delete a request is not always who may approve.
 #[must_use]
-pub fn removable_at(
-    request: &VolttronCertRequest,
-    peers: &[Arc<VolttronCertRequest>],
-    grace: std::time::Duration,
-    keep: std::time::Duration,
-) -> Option<Timestamp> {
+pub fn is_denial_needed(request: &VolttronCertRequest, peers: &[Arc<VolttronCertRequest>]) -> bool {
     let own = Group::around(request, peers);
-    let status = request.status.as_ref()?;
-    let decided = verdict(request);
-    if decided.as_ref().is_some_and(|verdict| !verdict.approved) || own.is_carrier(request) {
-        return None;
-    }
-    let after = |at: Timestamp, by: std::time::Duration| at.checked_add(by).ok();
-    let since = |kind: &str| {
-        let conditions = &status.conditions;
-        let condition = conditions.iter().find(|condition| condition.type_ == kind);
-        condition.map(|condition| condition.last_transition_time.0)
-    };
-    let created = created(request);
-    match status.phase? {
-        Phase::Pending | Phase::Approved => None,
-        // What an administrator approved by hand stays until it has run out.
-        Phase::Issued if decided.is_some() => None,
-        Phase::Issued => {
-            let successor = own.issued_after(request)?;
-            after(successor, grace)
-        }
-        Phase::Expired => {
-            let ended = time(status.not_after.as_deref()).or_else(|| since("Issued"))?;
-            after(
-                ended,
-                if own.issued_after(request).is_some() {
-                    grace
-                } else {
-                    keep
-                },
-            )
-        }
-        Phase::Denied => {
-            let later = own
-                .members
-                .iter()
-                .map(|member| self::created(member))
-                .find(|at| *at > created);
-            match later {
-                Some(later) if decided.is_none() => after(later, grace),
-                _ => after(time(Some(&status.decision.as_ref()?.at))?, keep),
-            }
-        }
-        Phase::Failed => after(since("Failed")?, keep),
-    }
+    let status = request.status.as_ref();
+    // Others know of it only once its name has been read.
+    let is_known = status.is_some_and(|status| status.common_name.is_some());
+    is_known
+        && verdict(request).is_some_and(|verdict| !verdict.approved)
+        && own.members.iter().any(|member| {
+            let known = member.phase() == Some(Phase::Denied) && !is_unrecorded(member, true);
+            !known && own.denial_of(member).is_some()
+        })
 }
 
-/// The requests of one requester for one common name that are not being deleted.
+/// The requests of one requester for one common name.
 struct Group<'a> {
+    /// Those that are not being deleted.
     members: Vec<&'a VolttronCertRequest>,
+    /// All that are denied by hand.
+    denied: Vec<&'a VolttronCertRequest>,
 }
 
 /// A denial that holds for a request.
@@ -232,11 +199,16 @@ impl<'a> Group<'a> {
     }
 
     fn of(requester: &str, requests: impl Iterator<Item = &'a VolttronCertRequest>) -> Self {
-        Self {
-            members: requests
-                .filter(|member| member.spec.requester == requester && !is_going(member))
-                .collect(),
+        let (mut members, mut denied) = (Vec::new(), Vec::new());
+        for request in requests.filter(|request| request.spec.requester == requester) {
+            if verdict(request).is_some_and(|verdict| !verdict.approved) {
+                denied.push(request);
+            }
+            if !is_going(request) {
+                members.push(request);
+            }
         }
+        Self { members, denied }
     }
 
     fn ruling(&self, request: &'a VolttronCertRequest, auto: AutoApproval) -> Option<Ruling> {
@@ -280,9 +252,8 @@ impl<'a> Group<'a> {
     }
 
     fn latest_denial(&self) -> Option<(Timestamp, &'a VolttronCertRequest)> {
-        self.members
+        self.denied
             .iter()
-            .filter(|member| verdict(member).is_some_and(|verdict| !verdict.approved))
             .map(|member| (recorded(member, false).unwrap_or(Timestamp::MAX), *member))
             .max_by_key(|(at, member)| (*at, created(member), member.uid()))
     }
@@ -304,18 +275,15 @@ impl<'a> Group<'a> {
         if !approved {
             return None;
         }
-        let (at, earliest) = match voided_by(request) {
+        let (at, earliest) = if let Some(denial) = voided_by(request) {
             // An approval that a denial ended holds again when an approver lifts that denial, and
             // no other stands.
-            Some(denial) => {
-                self.was_lifted(denial).then_some(())?;
-                (Timestamp::MIN, Timestamp::MIN)
-            }
-            None => {
-                let at = recorded(request, true).unwrap_or(Timestamp::MAX);
-                let is_new = request.phase().is_none();
-                (at, if is_new { created(request) } else { at })
-            }
+            self.was_lifted(denial).then_some(())?;
+            (Timestamp::MIN, Timestamp::MIN)
+        } else {
+            let at = recorded(request, true).unwrap_or(Timestamp::MAX);
+            let is_new = request.phase().is_none();
+            (at, if is_new { created(request) } else { at })
         };
         self.latest_denial()
             .is_none_or(|(denied, _)| denied < earliest)
@@ -336,109 +304,6 @@ impl<'a> Group<'a> {
     fn is_carrier(&self, request: &VolttronCertRequest) -> bool {
         self.latest_approval()
             .is_some_and(|(_, carrier)| std::ptr::eq(carrier, request))
-    }
-
-    /// Since when another request of the identity holds a later certificate.
-    fn issued_after(&self, request: &VolttronCertRequest) -> Option<Timestamp> {
-        let rank = |request: &VolttronCertRequest| {
-            let status = request.status.as_ref()?;
-            let not_before = time(status.not_before.as_deref())?;
-            // Both are in whole seconds, and a decision is not.
-            let decided = status.decision.as_ref().and_then(|it| time(Some(&it.at)));
-            Some((not_before, decided, created(request), request.uid()))
-        };
-        let own = rank(request)?;
-        self.members
-            .iter()
-            .filter(|member| member.phase() == Some(Phase::Issued))
-            .filter(|member| rank(member).is_some_and(|rank| rank > own))
-            .filter_map(|member| {
-                let conditions = &member.status.as_ref()?.conditions;
-                let issued = conditions.iter().find(|it| it.type_ == "Issued")?;
-                Some(issued.last_transition_time.0)
-            })
-            .min()
-    }
-}
-
-fn conflict(
-    request: &VolttronCertRequest,
-    own: &Group<'_>,
-    ruling: Option<&Ruling>,
-    peers: &[Arc<VolttronCertRequest>],
-) -> Option<Conflict> {
-    if request.phase() == Some(Phase::Issued) {
-        return None;
-    }
-    let found = |other: &VolttronCertRequest, bound| {
-        Some(Conflict {
-            requester: other.spec.requester.clone(),
-            request: full_name(other),
-            bound,
-        })
-    };
-    let rank = |at: Timestamp, request: &VolttronCertRequest| (at, created(request), request.uid());
-    let own_rank = ruling
-        .filter(|ruling| ruling.approved)
-        .and_then(|_| own.latest_approval())
-        .map(|(at, carrier)| rank(at, carrier));
-    let mut requesters: Vec<&str> = peers
-        .iter()
-        .map(|peer| peer.spec.requester.as_str())
-        .filter(|requester| *requester != request.spec.requester)
-        .collect();
-    requesters.sort_unstable();
-    requesters.dedup();
-    let groups: Vec<_> = requesters
-        .into_iter()
-        .map(|requester| Group::of(requester, peers.iter().map(AsRef::as_ref)))
-        .collect();
-    for other in &groups {
-        let issued = other.members.iter().find(|member| {
-            member.phase() == Some(Phase::Issued) && other.denial_of(member).is_none()
-        });
-        if let Some(issued) = issued {
-            return found(issued, true);
-        }
-        let approved = other.latest_approval().filter(|(at, carrier)| {
-            own_rank
-                .as_ref()
-                .is_none_or(|own| rank(*at, carrier) < *own)
-        });
-        if let Some((_, carrier)) = approved {
-            return found(carrier, true);
-        }
-    }
-    if ruling.is_some_and(|ruling| ruling.how != DecisionHow::Policy) {
-        return None;
-    }
-    groups
-        .iter()
-        .flat_map(|other| other.members.iter().copied())
-        .filter(|member| {
-            matches!(
-                member.phase(),
-                None | Some(Phase::Pending | Phase::Approved)
-            ) && was_before(member, request)
-        })
-        .min_by_key(|member| (created(member), member.uid()))
-        .and_then(|member| found(member, false))
-}
-
-/// Whether `other` was filed before `request`. Of two that were filed in the same second, which is
-/// as fine as creation times are, the one that was looked at first is; once that has been told, it
-/// stays so.
-fn was_before(other: &VolttronCertRequest, request: &VolttronCertRequest) -> bool {
-    let told = |request: &VolttronCertRequest| {
-        let status = request.status.as_ref();
-        status.is_some_and(|status| status.conditions.iter().any(|it| it.type_ == "Conflict"))
-    };
-    match created(other).cmp(&created(request)) {
-        Ordering::Less => true,
-        Ordering::Greater => false,
-        Ordering::Equal if request.phase().is_none() => other.phase().is_some(),
-        Ordering::Equal if told(request) != told(other) => told(request),
-        Ordering::Equal => other.uid() < request.uid(),
     }
 }
 

@@ -11,5 +11,6 @@ pub use decide::{
     lapses_at,
 };
 pub use identity::{
-    APPROVAL_ENDED, Conflict, Ruling, Standing, removable_at, standing, with_access,
+    APPROVAL_ENDED, Conflict, Ruling, Standing, is_denial_needed, removable_at, standing,
+    with_access,
 };

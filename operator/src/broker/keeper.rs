@@ -4,7 +4,7 @@
 //! and listings run one at a time, and whatever is ensured meanwhile goes into the next import.
 //! Removals wait for neither.
 
-use super::account::{Account, Drift, Users};
+use super::account::{Account, Users};
 use super::admission::admit;
 use super::claims::Claims;
 use super::permissions::clash;
@@ -29,7 +29,6 @@ enum Outcome {
     Listed(Comparison, Result<Users, SharedError>),
     /// And whether the user was not somebody else's.
     Removed(CommonName, Result<bool, SharedError>),
-    Disconnected(CommonName, Result<(), SharedError>),
 }
 
 /// A comparison with the broker, and who asked for it.
@@ -59,9 +58,6 @@ pub(super) struct Keeper {
     busy: bool,
     comparisons: VecDeque<(HashMap<CommonName, String>, Answer<Repaired>)>,
     removals: Removals,
-    /// Users that were found changed. What they have bound meanwhile goes with their connections,
-    /// which are closed when they are as they should be.
-    changed: HashSet<CommonName>,
     /// Released since the last comparison was begun.
     released: HashSet<CommonName>,
     work: FuturesUnordered<BoxFuture<'static, Outcome>>,
@@ -81,7 +77,6 @@ impl Keeper {
             busy: false,
             comparisons: VecDeque::new(),
             removals: Removals::default(),
-            changed: HashSet::new(),
             released: HashSet::new(),
             work: FuturesUnordered::new(),
         }
@@ -118,7 +113,7 @@ impl Keeper {
                 needed,
                 done,
             } => self.release(name, &holder, needed, done),
-            Order::Disconnect { name, done } => self.disconnect(name, Some(done)),
+            Order::Disconnect { name, done } => self.disconnect(&name, done),
             Order::Reconcile { wanted, done } => self.comparisons.push_back((wanted, done)),
             Order::Use(client) => self.client = client,
         }
@@ -129,12 +124,6 @@ impl Keeper {
             Outcome::Imported(result) => self.imported(result),
             Outcome::Listed(comparison, result) => self.listed(comparison, result),
             Outcome::Removed(name, result) => self.removed(name, result),
-            Outcome::Disconnected(name, result) => {
-                // What fails is tried again at the next comparison.
-                if result.is_ok() {
-                    self.changed.remove(&name);
-                }
-            }
         }
     }
 
@@ -243,20 +232,16 @@ impl Keeper {
         }
     }
 
-    fn disconnect(&self, name: CommonName, done: Option<Answer<()>>) {
+    fn disconnect(&self, name: &CommonName, done: Answer<()>) {
         let (client, topology) = (self.client.clone(), self.topology.clone());
-        self.work.push(Box::pin(async move {
-            let result = client.disconnect_agent(&name.to_string(), &topology).await;
-            let result = result.map_err(Arc::new);
-            if let Some(done) = done {
-                let _ = done.send(result.clone());
-            }
-            Outcome::Disconnected(name, result)
-        }));
+        let name = name.to_string();
+        tokio::spawn(async move {
+            let result = client.disconnect_agent(&name, &topology).await;
+            let _ = done.send(result.map_err(Arc::new));
+        });
     }
 
     fn remove(&mut self, name: CommonName, done: Option<Answer<()>>) {
-        self.changed.remove(&name);
         self.present.remove(&name);
         self.removals.add(name, done);
     }
@@ -292,9 +277,6 @@ impl Keeper {
                     Err(Arc::new(ManagementError::ForeignUser(name.to_string())))
                 }
                 Ok(_) => {
-                    if self.changed.contains(&name) {
-                        self.disconnect(name.clone(), None);
-                    }
                     if !self.removals.holds(&name) {
                         self.present.insert(name);
                     }
@@ -344,27 +326,21 @@ impl Keeper {
             }
         }
         self.present.clear();
+        // A user that was changed goes, and comes back as it should be. What it has bound meanwhile
+        // goes with its connections; taking away one topic permission by one would take all, and it
+        // could bind anything until the next is there; and whoever takes over after a half of that
+        // sees that a user is missing.
         let (mut restoring, mut removing) = (Vec::new(), Vec::new());
         for name in names {
             let wanted = Account::of_agent(&name, &self.topology);
-            let drift = agents.remove(&name).map(|found| found.drift_from(&wanted));
             self.removals.retry(&name);
-            match drift {
-                None => {}
-                Some(Drift::None) if self.removals.holds(&name) => {}
-                Some(Drift::None) => {
-                    if self.changed.contains(&name) {
-                        self.disconnect(name.clone(), None);
-                    }
+            match agents.remove(&name) {
+                Some(found) if found != wanted => self.remove(name.clone(), None),
+                Some(_) if !self.removals.holds(&name) => {
                     self.present.insert(name);
                     continue;
                 }
-                Some(Drift::Differs) => {
-                    self.changed.insert(name.clone());
-                }
-                // Taking away one topic permission takes all: until the next one is there the user
-                // could bind anything. So it goes, and comes back as it should be.
-                Some(Drift::Exceeds) => self.remove(name.clone(), None),
+                _ => {}
             }
             if !waiting.contains(&name) {
                 let (sender, receiver) = oneshot::channel();

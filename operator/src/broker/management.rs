@@ -274,9 +274,6 @@ impl ManagementClient {
         limit: Duration,
     ) -> Result<reqwest::Response, ManagementError> {
         let url = url(&self.base, path);
-        if !self.leadership.leads() {
-            return Err(ManagementError::NotLeading(url.to_string()));
-        }
         let mut request = self
             .http
             .request(method.clone(), url.clone())
@@ -285,9 +282,13 @@ impl ManagementClient {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request
-            .send()
+        // Before it is sent there is a connection to make, and a leader may be stopped meanwhile.
+        let answer = self
+            .leadership
+            .while_it_lasts(async { request.send().await });
+        let answer = answer
             .await
+            .ok_or_else(|| ManagementError::NotLeading(url.to_string()))?
             .map_err(|error| ManagementError::Unreachable {
                 address: self.address().to_owned(),
                 detail: root_cause(&error),

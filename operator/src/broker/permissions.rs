@@ -120,6 +120,26 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_tells_these_patterns() {
+        let told = include_str!("../../../docs/broker.md").replace(r"\|", "|");
+        // Placeholders that need no quoting.
+        let name = "INSTANCE.HOME.AGENT".parse().unwrap();
+        let patterns = [
+            Permissions::of_agent(&name).configure,
+            Permissions::of_agent(&name).write,
+            TopicPermissions::of_agent(&name).read,
+            TopicPermissions::of_agent(&name).write,
+        ];
+        for pattern in patterns {
+            let pattern = pattern
+                .replace(r"INSTANCE\.HOME\.AGENT", "U")
+                .replace("INSTANCE", "<instance>")
+                .replace("HOME", "<home>");
+            assert!(told.contains(&format!("`{pattern}`")), "not {pattern}");
+        }
+    }
+
+    #[test]
     fn a_name_among_anothers_queues_is_refused() {
         for (name, clashes) in [
             ("central.a.b", false),

@@ -57,6 +57,23 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// Whether trying again is of no use before somebody mends something: the revocation list has
+    /// no room or cannot be signed, or the API server understood and refused it.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Revocation(error) => error.is_refusal(),
+            Self::ListFull(_) | Self::List(_) | Self::LedgerUnreadable(_) => true,
+            Self::Kubernetes { source, .. } => {
+                let kube::Error::Api(status) = source.as_ref() else {
+                    return false;
+                };
+                // Too many requests; it is asked again.
+                (400..500).contains(&status.code) && status.code != 429
+            }
+            _ => false,
+        }
+    }
+
     /// What failed, for metrics.
     pub(super) fn failing(&self) -> Failing {
         match self {

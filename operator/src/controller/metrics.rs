@@ -4,7 +4,7 @@
 
 mod counts;
 
-pub(super) use counts::{Counts, Kind, how};
+pub(super) use counts::{Counts, Kind, Word, how};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -252,9 +252,10 @@ mod tests {
                     is_sample && (line.contains("_total") || line.contains("_duration_"))
                 })
                 .collect();
-            // Two kinds with each result, five decisions, the certificates, and the histogram.
+            // Two kinds with each result, six decisions, Events that were dropped, certificates, and
+            // the histogram.
             let failures = 2 * (Failing::ALL.len() + 1);
-            assert_eq!(counted.len(), failures + 5 + 1 + 13 + 3, "{counted:#?}");
+            assert_eq!(counted.len(), failures + 6 + 1 + 1 + 13 + 3, "{counted:#?}");
             for line in counted {
                 assert!(line.ends_with(" 0") || line.ends_with(" 0.0"), "{line}");
             }
@@ -273,10 +274,11 @@ mod tests {
             }
         }
         for how in [DecisionHow::Manual, DecisionHow::Policy] {
-            counts.decided(false, how);
-            counts.decided(true, how);
+            counts.decided(Word::Denied, how);
+            counts.decided(Word::Approved, how);
         }
-        counts.decided(true, DecisionHow::Renewal);
+        counts.decided(Word::Approved, DecisionHow::Renewal);
+        counts.decided(Word::Withdrawn, DecisionHow::Manual);
         counts.issued(Duration::from_secs(200));
         assert_eq!(lines(&counts), before);
         let text = of_a_standby(&counts);

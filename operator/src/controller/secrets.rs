@@ -48,10 +48,7 @@ impl SecretIndex {
         name: &str,
         data: &BTreeMap<String, ByteString>,
     ) -> bool {
-        let key = (namespace.to_owned(), name.to_owned());
-        let known = self.lock();
-        let content = known.contents.get(&key);
-        content.is_some_and(|content| content.seen == Some(fingerprint(data)))
+        self.known(namespace, name, |content| content.seen) == Some(fingerprint(data))
     }
 
     /// Notes what the controller has just written, so that the watch of it triggers nothing.
@@ -81,10 +78,17 @@ impl SecretIndex {
         name: &str,
         data: &BTreeMap<String, ByteString>,
     ) -> bool {
+        self.known(namespace, name, |content| content.given) == Some(fingerprint(data))
+    }
+
+    fn known(
+        &self,
+        namespace: &str,
+        name: &str,
+        which: impl Fn(&Content) -> Option<Fingerprint>,
+    ) -> Option<Fingerprint> {
         let key = (namespace.to_owned(), name.to_owned());
-        let known = self.lock();
-        let content = known.contents.get(&key);
-        content.is_some_and(|content| content.given == Some(fingerprint(data)))
+        self.lock().contents.get(&key).and_then(which)
     }
 
     /// Notes why `data` cannot be put into a Secret.

@@ -4,7 +4,6 @@ use super::Leadership;
 use axum::http::{Method, Request};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::pin::pin;
 use std::task::{Context, Poll};
 use tower::{BoxError, Layer, Service};
 
@@ -69,17 +68,8 @@ where
         let leadership = self.leadership.clone();
         let answer = self.inner.call(request);
         async move {
-            let mut answer = pin!(answer);
-            // Asked again at each step: between two of them the process may have been stopped, and
-            // what comes next may be a new connection, or another attempt.
-            std::future::poll_fn(|cx| {
-                if leadership.leads() {
-                    answer.as_mut().poll(cx).map_err(Into::into)
-                } else {
-                    Poll::Ready(Err(NotLeading.into()))
-                }
-            })
-            .await
+            let answer = leadership.while_it_lasts(answer).await;
+            answer.ok_or(NotLeading)?.map_err(Into::into)
         }
         .boxed()
     }

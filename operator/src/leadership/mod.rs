@@ -15,8 +15,11 @@ pub use election::{Election, Seat};
 pub use fence::fence;
 
 use rustix::time::{ClockId, clock_gettime};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -44,6 +47,22 @@ impl Leadership {
     #[must_use]
     pub fn leads(&self) -> bool {
         nanoseconds(now()) < self.until.load(Ordering::Acquire)
+    }
+
+    /// Carries `work` on as long as the term lasts; none where that was not long enough.
+    ///
+    /// It is asked at each step: between two of them the process may have been stopped, and what
+    /// comes next may be a new connection, or another attempt.
+    pub async fn while_it_lasts<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if self.leads() {
+                work.as_mut().poll(cx).map(Some)
+            } else {
+                Poll::Ready(None)
+            }
+        })
+        .await
     }
 
     /// How long it may act unless the term is renewed.

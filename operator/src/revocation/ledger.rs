@@ -7,8 +7,23 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The most entries there can be. A Secret holds 1 MiB, and an entry takes up to 200 bytes.
-const MOST: usize = 5000;
+/// The most entries there can be. The lists that a broker reads are in one `ConfigMap`, which holds
+/// 1 MiB: a certificate takes 67 bytes on each, and while a CA is being replaced there are three.
+pub(crate) const MOST: usize = 5000;
+/// The most bytes that the entries can take, of the 1 MiB that a Secret holds: common name and
+/// requester have up to 64 and 512 characters.
+const MOST_BYTES: usize = 1_000_000;
+/// What an entry takes beside its names.
+const ENTRY_BYTES: usize = 128;
+/// How much of both can be taken by what is not revoked, so that there is always room for what is.
+const REMEMBERED: (usize, usize) = (3, 5);
+
+/// How long what has expired is kept (seconds): the clocks of brokers differ from the operator's.
+const GRACE: i64 = 3 * 24 * 3600;
+
+/// How many certificates of one identity there may be that have not run out, before the next one has
+/// to be approved by hand: one identity is not to take the room of all.
+pub const MOST_OF_IDENTITY: usize = 100;
 
 /// A certificate, as far as revoking it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,11 +84,11 @@ pub struct Ledger {
     entries: BTreeMap<String, Entry>,
 }
 
-/// There is no room for more revoked certificates.
+/// There is no room for more certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the revocation list is full: {MOST} certificates are on it, as many as a Secret holds; it has \
-     room when some of them have expired"
+    "the ledger of revoked certificates is full: a Secret has room for {MOST}, and for fewer where \
+     names are long; there is room again when some of them have expired"
 )]
 pub struct Full;
 
@@ -90,8 +105,15 @@ impl Ledger {
         why: Why,
         now: Timestamp,
     ) -> Result<bool, Full> {
-        self.forget_expired(now);
-        let mut next = self.clone();
+        let mut added: Vec<_> = certificates
+            .iter()
+            .filter(|it| !self.knows(&it.serial))
+            .collect();
+        added.dedup_by_key(|it| &it.serial);
+        // Nothing that is remembered makes room: it would be missing when its identity is denied.
+        if !added.is_empty() && !self.has_room(added.into_iter(), (1, 1)) {
+            return Err(Full);
+        }
         let reason = match why {
             Why::Denied => Reason::PrivilegeWithdrawn,
             Why::Deleted => Reason::CessationOfOperation,
@@ -99,40 +121,87 @@ impl Ledger {
         let mark = Some(Revocation(now.as_second(), self.number + 1, reason));
         let mut changed = false;
         for certificate in certificates {
-            let entry = next.entry(certificate);
+            let entry = self.entry(certificate);
             if entry.revoked.is_none() {
                 entry.revoked = mark;
                 changed = true;
             }
         }
-        for entry in next.entries.values_mut() {
+        for entry in self.entries.values_mut() {
             let of_identity = identity == Some((&entry.common_name, &entry.requester));
             if of_identity && entry.revoked.is_none() {
                 entry.revoked = mark;
                 changed = true;
             }
         }
-        next.make_room()?;
-        *self = next;
         Ok(changed)
     }
 
-    /// Remembers a certificate whose request is about to be removed. Where there is no room, the
-    /// ones that end first are forgotten.
-    pub fn remember(&mut self, certificate: &Certificate, now: Timestamp) {
-        self.forget_expired(now);
+    /// Remembers a certificate whose request is about to be removed.
+    ///
+    /// # Errors
+    /// [`Full`]; the request has to stay then, since nothing else tells of the certificate.
+    pub fn remember(&mut self, certificate: &Certificate) -> Result<(), Full> {
+        if self.knows(&certificate.serial) {
+            return Ok(());
+        }
+        if !self.has_room(std::iter::once(certificate), REMEMBERED) {
+            return Err(Full);
+        }
         self.entry(certificate);
-        // What cannot be revoked for want of room is not remembered either.
-        let _ = self.make_room();
+        Ok(())
     }
 
-    /// Forgets what has expired: it is refused without a list. Returns whether there was any.
-    pub fn forget_expired(&mut self, now: Timestamp) -> bool {
-        let before = self.entries.len();
-        // Clocks differ; a day does no harm.
-        let now = now.as_second() - 24 * 3600;
-        self.entries.retain(|_, entry| entry.expires > now);
-        self.entries.len() != before
+    /// How many certificates of this identity are written down.
+    #[must_use]
+    pub fn count_of(&self, common_name: &str, requester: &str) -> usize {
+        self.entries
+            .values()
+            .filter(|it| it.common_name == common_name && it.requester == requester)
+            .count()
+    }
+
+    /// Whether something has expired so long ago that it may be forgotten: it is refused without a
+    /// list.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.entries.values().any(|entry| !entry.is_kept(now))
+    }
+
+    /// Forgets what [`Self::has_expired`] tells of. Nobody gets it back: `now` has to be certain.
+    pub fn forget_expired(&mut self, now: Timestamp) {
+        self.entries.retain(|_, entry| entry.is_kept(now));
+    }
+
+    /// Whether nothing is written down that has not expired.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes up what only `other` tells, which was stored by somebody else: an earlier state that was
+    /// restored from a backup. What is new in it goes onto a list to come. Returns whether anything
+    /// is.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        self.number = self.number.max(other.number);
+        let number = self.number + 1;
+        let mut is_new = false;
+        for (serial, theirs) in &other.entries {
+            let of_new_list = |Revocation(at, _, reason)| Revocation(at, number, reason);
+            let revoked = theirs.revoked.map(of_new_list);
+            let known = self.entries.contains_key(serial);
+            let ours = self.entries.entry(serial.clone()).or_insert_with(|| Entry {
+                revoked,
+                ..theirs.clone()
+            });
+            if known && ours.revoked.is_none() {
+                ours.revoked = revoked;
+            } else if known {
+                continue;
+            }
+            is_new |= !known || revoked.is_some();
+        }
+        is_new
     }
 
     /// What belongs on the list.
@@ -177,6 +246,13 @@ impl Ledger {
             .max()
     }
 
+    /// Whether there is something that belongs on the list after the last one.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        let lists = self.entries.values().filter_map(|entry| entry.revoked);
+        lists.map(|it| it.1).any(|list| list > self.number)
+    }
+
     /// The common names that have a certificate revoked after list `number`.
     #[must_use]
     pub fn revoked_after(&self, number: i64) -> Vec<String> {
@@ -207,119 +283,42 @@ impl Ledger {
             })
     }
 
-    fn make_room(&mut self) -> Result<(), Full> {
-        let surplus = self.entries.len().saturating_sub(MOST);
-        if surplus == 0 {
-            return Ok(());
-        }
-        let mut remembered: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.revoked.is_none())
-            .map(|(serial, entry)| (entry.expires, serial.clone()))
-            .collect();
-        if remembered.len() < surplus {
-            return Err(Full);
-        }
-        remembered.sort_unstable();
-        for (_, serial) in remembered.into_iter().take(surplus) {
-            self.entries.remove(&serial);
-        }
-        Ok(())
+    /// Whether `added` and what there is take no more than `part` (as a fraction) of the room.
+    fn has_room<'a>(
+        &self,
+        added: impl ExactSizeIterator<Item = &'a Certificate>,
+        part: (usize, usize),
+    ) -> bool {
+        let (numerator, denominator) = part;
+        let count = self.entries.len() + added.len();
+        let known = self.entries.values();
+        let known = known.map(|it| entry_bytes(&it.common_name, &it.requester));
+        let added = added.map(|it| entry_bytes(&it.common_name, &it.requester));
+        let bytes: usize = known.chain(added).sum();
+        count * denominator <= MOST * numerator && bytes * denominator <= MOST_BYTES * numerator
     }
+}
+
+impl Entry {
+    fn is_kept(&self, now: Timestamp) -> bool {
+        self.expires > now.as_second() - GRACE
+    }
+}
+
+/// What an entry takes in JSON at most, revoked or not.
+fn entry_bytes(common_name: &str, requester: &str) -> usize {
+    ENTRY_BYTES + json_bytes(common_name) + json_bytes(requester)
+}
+
+/// What `text` takes as a JSON string (RFC 8259, section 7), without its quotes.
+fn json_bytes(text: &str) -> usize {
+    let of = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(of).sum()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
-    }
-
-    fn hex(serial: impl ToString) -> String {
-        format!("4{:0>31}", serial.to_string())
-    }
-
-    fn certificate(serial: impl ToString, requester: &str) -> Certificate {
-        Certificate {
-            serial: hex(serial),
-            not_after: at(3600),
-            common_name: "central.plant.forwarder".into(),
-            requester: requester.into(),
-        }
-    }
-
-    #[test]
-    fn what_is_remembered_is_revoked_with_its_identity_and_no_other() {
-        let mut ledger = Ledger::default();
-        ledger.remember(&certificate(1, "a"), at(0));
-        ledger.remember(&certificate(2, "b"), at(0));
-        assert!(ledger.revoked().is_empty());
-        let identity = Some(("central.plant.forwarder", "a"));
-        assert_eq!(
-            ledger.revoke(&[certificate(3, "a")], identity, Why::Denied, at(1)),
-            Ok(true)
-        );
-        assert!(
-            ledger.is_revoked(&hex("1"))
-                && ledger.is_revoked(&hex("3"))
-                && !ledger.is_revoked(&hex("2"))
-        );
-        assert_eq!(
-            ledger.revoke(&[certificate(3, "a")], identity, Why::Denied, at(9)),
-            Ok(false)
-        );
-        assert!(ledger.revoked().iter().all(|it| it.at == at(1)));
-    }
-
-    #[test]
-    fn a_name_needs_the_list_that_was_made_after_its_last_revocation() {
-        let mut ledger = Ledger::default();
-        assert_eq!(ledger.needed_list("central.plant.forwarder"), None);
-        ledger
-            .revoke(&[certificate(1, "a")], None, Why::Deleted, at(0))
-            .unwrap();
-        ledger.number += 1;
-        assert_eq!(ledger.needed_list("central.plant.forwarder"), Some(1));
-        assert_eq!(ledger.needed_list("central.plant.other"), None);
-        ledger
-            .revoke(&[certificate(2, "a")], None, Why::Deleted, at(0))
-            .unwrap();
-        assert_eq!(ledger.needed_list("central.plant.forwarder"), Some(2));
-        assert_eq!(ledger.revoked_after(1), ["central.plant.forwarder"]);
-        assert!(ledger.revoked_after(2).is_empty());
-    }
-
-    #[test]
-    fn what_expired_leaves_the_list_a_day_later() {
-        let mut ledger = Ledger::default();
-        ledger
-            .revoke(&[certificate(1, "a")], None, Why::Deleted, at(0))
-            .unwrap();
-        assert!(!ledger.forget_expired(at(3600 + 3600)));
-        assert!(ledger.forget_expired(at(3600 + 24 * 3600)));
-        assert!(!ledger.knows(&hex("1")));
-    }
-
-    #[test]
-    fn when_it_is_full_what_is_only_remembered_gives_way() {
-        let mut ledger = Ledger::default();
-        let many: Vec<_> = (0..MOST - 1).map(|n| certificate(n, "a")).collect();
-        ledger.revoke(&many, None, Why::Deleted, at(0)).unwrap();
-        ledger.remember(&certificate("cafe", "b"), at(0));
-        assert!(ledger.knows(&hex("cafe")));
-        ledger
-            .revoke(&[certificate("a1", "c")], None, Why::Deleted, at(0))
-            .unwrap();
-        assert!(!ledger.knows(&hex("cafe")) && ledger.is_revoked(&hex("a1")));
-        let before = ledger.clone();
-        assert_eq!(
-            ledger.revoke(&[certificate("a2", "c")], None, Why::Deleted, at(0)),
-            Err(Full)
-        );
-        assert_eq!(ledger, before);
-        let text = serde_json::to_string(&ledger).unwrap();
-        assert!(text.len() < 1 << 20, "{} bytes", text.len());
-    }
-}
+mod tests;

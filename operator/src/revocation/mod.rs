@@ -2,4 +2,6 @@
 
 mod ledger;
 
-pub use ledger::{Certificate, Full, Ledger, Why};
+#[cfg(test)]
+pub(crate) use ledger::MOST;
+pub use ledger::{Certificate, Full, Ledger, MOST_OF_IDENTITY, Why};

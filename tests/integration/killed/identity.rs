@@ -21,6 +21,7 @@ fn a_renewal_survives_a_kill_at_each_write_and_what_it_supersedes_goes() {
         let seen = Seen::watch(&space);
         let killed = at_each_write(
             &playground,
+            playground.proxy(),
             async |name| {
                 file(&space, broker, name, name).await;
                 space.approve(name).await;
@@ -46,6 +47,7 @@ fn a_renewal_survives_a_kill_at_each_write_and_what_it_supersedes_goes() {
                 assert_eq!(issued.decision.unwrap().how, DecisionHow::Renewal);
                 space.gone(&format!("{name}-b")).await;
             },
+            async || (),
             async |name| {
                 for suffix in ["", "-b", "-c"] {
                     seen.check(&format!("{name}{suffix}"));
@@ -84,6 +86,7 @@ fn a_denial_survives_a_kill_at_each_write_and_so_does_the_approval_that_follows(
         let seen = Seen::watch(&space);
         let killed = at_each_write(
             &playground,
+            playground.proxy(),
             async |name| {
                 file(&space, broker, name, name).await;
                 space.approve(name).await;
@@ -112,6 +115,7 @@ fn a_denial_survives_a_kill_at_each_write_and_so_does_the_approval_that_follows(
                     })
                     .await;
             },
+            async || (),
             async |name| {
                 playground
                     .eventually("certificate and list agree", SOON * 2, async || {
@@ -199,7 +203,8 @@ async fn listed(instance: &Instance<'_>) -> BTreeSet<String> {
     let map = maps.get(&name).await.unwrap();
     let lists = map.data.unwrap_or_default();
     let mut serials = BTreeSet::new();
-    for block in pem::parse_many(&lists["crl.pem"]).unwrap() {
+    for list in lists.values() {
+        let block = pem::parse(list).unwrap();
         let (_, list) = CertificateRevocationList::from_der(block.contents()).unwrap();
         let revoked = list.iter_revoked_certificates();
         serials.extend(revoked.map(|it| hex::encode(it.raw_serial())));

@@ -3,6 +3,7 @@
 mod authority;
 mod client;
 mod first_list;
+mod kept;
 mod planted;
 /// The operator's own, which is a program and no library.
 #[path = "../../../operator/src/broker/probe.rs"]

@@ -9,13 +9,13 @@ use std::time::Duration;
 use volttron_crds::Phase;
 use volttron_tests::{Agent, Broker, Login, SOON, eventually, openssl_with, run};
 
-/// The serial numbers on the list that is published for people, as openssl reads them.
+/// The list that is published, as openssl reads it.
 async fn listed(broker: &Broker<'_>) -> String {
     let instance = &broker.instance;
     let maps = Api::<ConfigMap>::namespaced(instance.playground.admin(), &instance.namespace);
     let name = format!("{}-crl", instance.broker_name());
     let map = maps.get(&name).await.unwrap();
-    let list = map.data.unwrap().remove("crl.pem").unwrap();
+    let list = map.data.unwrap().into_values().next().unwrap();
     let args = ["crl", "-in", "crl.pem", "-noout", "-text", "-out", "out"];
     openssl_with(&[("crl.pem", list.as_str())], &args, "out").to_lowercase()
 }

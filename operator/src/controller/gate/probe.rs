@@ -91,7 +91,7 @@ impl Prover {
         {
             return Ok(GateState::Down(format!(
                 "this API server does not serve ValidatingAdmissionPolicy ({POLICIES}), without \
-                 which whoever may patch a request could approve it: it comes with Kubernetes 1.30"
+                 which whoever may patch a request could approve it: Kubernetes 1.33 or later is needed"
             )));
         }
         if let Some(other) = guards::written_for(&found, &user) {

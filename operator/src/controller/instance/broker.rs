@@ -9,7 +9,7 @@ use super::authority::{delete_own_secret, own_secret_metadata};
 use super::objects::{self, Parts};
 use crate::broker::{Topology, UserKeeperHandle, boot_definitions, password_hash};
 use crate::controller::context::Context;
-use crate::controller::error::{Attempt, Error};
+use crate::controller::error::{Attempt, Error, chain};
 use crate::controller::events::full_name;
 use crate::controller::revocations::{Publication, Target};
 use crate::controller::runtime::Authorities;
@@ -34,6 +34,8 @@ pub(super) struct Broker {
     pub(super) users: Option<UserKeeperHandle>,
     /// Whether it can take users.
     pub(super) state: Result<(), Fault>,
+    /// Why its revocation list is not the one it should be. What is not on that list goes on.
+    pub(super) list: Option<Fault>,
 }
 
 /// Sees that the broker's objects are there, and the broker is set up.
@@ -45,27 +47,30 @@ pub(super) async fn ensure(
     now: Timestamp,
 ) -> Result<Broker, Error> {
     let authority = authorities.signing.as_ref();
-    // Before the broker starts, or trusts another CA.
-    if let Err(fault) = publish_revocations(instance, authorities, context).await? {
+    if let Err(fault) = findable(authorities) {
         return as_it_is(instance, instance_name, authority.bundle(), fault, context).await;
     }
+    let list = publish_revocations(instance, authorities, context).await?;
     let password = password(instance, context).await?;
-    let pair = server_pair(instance, authority, context, now).await?;
     let topology = topology(instance, instance_name);
-    let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
-    let parts = Parts {
-        bundle: authority.bundle(),
-        pair: &pair,
-        definitions: &definitions,
-    };
-    apply(&objects::tls_secret(instance, &parts), context).await?;
-    apply(&objects::definitions_secret(instance, &parts), context).await?;
-    apply(&objects::config_map(instance), context).await?;
-    apply(&objects::service(instance), context).await?;
-    apply(&objects::stateful_set(instance, &parts), context).await?;
-
-    let bundle = authority.bundle();
-    Ok(reach(instance, bundle, &password, &topology, context).await)
+    // A broker refuses every certificate of a CA without a list: that is there before the broker
+    // starts, or trusts another CA.
+    if list.is_none() {
+        let pair = server_pair(instance, authority, context, now).await?;
+        let definitions = boot_definitions(&topology, &password_hash(&password, salt(instance)));
+        let parts = Parts {
+            bundle: authority.bundle(),
+            pair: &pair,
+            definitions: &definitions,
+        };
+        apply(&objects::tls_secret(instance, &parts), context).await?;
+        apply(&objects::definitions_secret(instance, &parts), context).await?;
+        apply(&objects::config_map(instance), context).await?;
+        apply(&objects::service(instance), context).await?;
+        apply(&objects::stateful_set(instance, &parts), context).await?;
+    }
+    let broker = reach(instance, authority.bundle(), &password, &topology, context).await;
+    Ok(Broker { list, ..broker })
 }
 
 /// The broker of an instance whose CA is of no use now. Nothing is signed for it, and whoever has
@@ -85,6 +90,7 @@ pub(super) async fn without_authority(
         None => Ok(Broker {
             users: None,
             state: Err(fault),
+            list: None,
         }),
     }
 }
@@ -103,6 +109,7 @@ async fn as_it_is(
     Ok(Broker {
         users: broker.users,
         state: Err(fault),
+        list: None,
     })
 }
 
@@ -113,23 +120,27 @@ fn topology(instance: &VolttronInstance, instance_name: &InstanceName) -> Topolo
     }
 }
 
-/// Sees that there is a revocation list before the broker starts, or trusts another CA: it refuses
-/// every certificate of a CA without one.
-async fn publish_revocations(
-    instance: &VolttronInstance,
-    authorities: &Authorities,
-    context: &Context,
-) -> Result<Result<(), Fault>, Error> {
+/// Whether the broker could find the lists of these CAs.
+fn findable(authorities: &Authorities) -> Result<(), Fault> {
     let all = authorities.all();
-    if let Some(error) = all.iter().find_map(|it| pki::list_file_of(it).err()) {
-        return Ok(Err(Fault::new(
+    let unusable = all.iter().find_map(|it| pki::list_file_of(it).err());
+    unusable.map_or(Ok(()), |error| {
+        Err(Fault::new(
             "RevocationListUnusable",
             format!(
                 "the broker cannot find a revocation list of this CA, and would refuse every \
                  certificate of it: {error}"
             ),
-        )));
-    }
+        ))
+    })
+}
+
+/// Sees that there is a revocation list of each CA. Returns what a person has to mend.
+async fn publish_revocations(
+    instance: &VolttronInstance,
+    authorities: &Authorities,
+    context: &Context,
+) -> Result<Option<Fault>, Error> {
     let reference = ObjectRef::from_obj(instance);
     let (address, server_name) = objects::amqp_endpoint(instance);
     let users = context
@@ -138,7 +149,7 @@ async fn publish_revocations(
         .and_then(|runtime| runtime.users.clone());
     let publication = Publication {
         instance: instance.clone(),
-        authorities: all,
+        authorities: authorities.all(),
         target: Target {
             address,
             server_name,
@@ -146,12 +157,22 @@ async fn publish_revocations(
         },
         users,
     };
-    context
+    let published = context
         .revocations
         .of(&reference, context)
         .publish(publication)
-        .await
-        .map(Ok)
+        .await;
+    match published {
+        Err(error) if error.is_refusal() => Ok(Some(Fault::new(
+            "RevocationListNotPublished",
+            format!(
+                "the broker enforces an earlier revocation list, and no other CA can be introduced: \
+                 {}",
+                chain(&error)
+            ),
+        ))),
+        other => other.map(|()| None),
+    }
 }
 
 /// Forgets the broker of an instance that is being deleted. What is in the instance's namespace is

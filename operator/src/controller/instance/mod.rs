@@ -17,7 +17,7 @@ use super::error::{Attempt, Error, chain};
 use super::events::full_name;
 use super::gate::GateState;
 use super::metrics::Kind;
-use super::revocations::revocation_secret_name;
+use super::revocations::{outlives, revocation_secret_name};
 use super::runtime::InstanceRuntime;
 use crate::broker::MANAGEMENT_USER;
 use crate::pki::RequestProfile;
@@ -145,16 +145,17 @@ async fn maintain(instance: &VolttronInstance, context: &Context) -> Result<Acti
         .rotating
         .get_or_create(&measure::labels_of(instance))
         .set(i64::from(!matches!(rotation, Rotation::Resting(_))));
+    let broker_fault = broker.list.as_ref().or(broker.state.as_ref().err());
     let observed = status::Observed {
         authorities: &found,
         rotation: &rotation,
-        broker_fault: broker.state.as_ref().err(),
+        broker_fault,
     };
     write_status(instance, context, observed, now).await?;
     if matches!(rotation, Rotation::Stepped) {
         return Ok(Action::requeue(Duration::ZERO));
     }
-    if found.fault.is_none() && broker.state.is_ok() {
+    if found.fault.is_none() && broker_fault.is_none() {
         context.succeeded(&backoff_key(instance));
         let interval = INTERVAL.mul_f64(rand::random_range(0.9..1.1));
         return Ok(Action::requeue(match &rotation {
@@ -175,8 +176,10 @@ async fn remove(instance: &VolttronInstance, context: &Context) -> Result<Action
         authority::remove(instance, context).await?;
         broker::remove(instance, context).await?;
         context.revocations.remove(&reference);
-        let ledger = revocation_secret_name(&reference);
-        authority::delete_own_secret(&ledger, context).await?;
+        if !outlives(instance) {
+            let ledger = revocation_secret_name(&reference);
+            authority::delete_own_secret(&ledger, context).await?;
+        }
         context.runtimes.remove(&reference);
         context.metrics.forget(&measure::labels_of(instance));
         let_go(instance, context).await?;

@@ -257,9 +257,9 @@ fn secret_of(origin: &Origin) -> &str {
     }
 }
 
-/// Nothing is introduced that brokers and agents cannot tell from what is in use: RabbitMQ looks at
-/// one revocation list for a name (`ssl_crl_hash_dir`), and refuses everybody whom that list is not
-/// for.
+/// Nothing is introduced that brokers and agents cannot tell from what is in use: RabbitMQ looks
+/// revocation lists up by the name of their CA (`ssl_crl_hash_dir`), where one is published for each
+/// name, and libraries that build a path do not try another CA of the same name.
 fn namesake(origin: &Origin, authority: &Authority) -> Fault {
     Fault::new(
         "SubjectInUse",

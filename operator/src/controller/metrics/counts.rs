@@ -32,28 +32,49 @@ struct Reconciled {
 /// Labels of decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decided {
-    /// `approved` or `denied`.
+    /// `approved`, `denied` or `withdrawn`.
     decision: &'static str,
     /// `manual`, `renewal` or `policy`.
     how: &'static str,
 }
 
 impl Decided {
-    fn of(approved: bool, how: DecisionHow) -> Self {
+    fn of(word: Word, how: DecisionHow) -> Self {
         Self {
-            decision: if approved { "approved" } else { "denied" },
+            decision: word.as_str(),
             how: self::how(how),
         }
     }
 }
 
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum Word {
+    Approved,
+    Denied,
+    /// An earlier decision was taken back.
+    Withdrawn,
+}
+
+impl Word {
+    /// The same in the log and in metrics.
+    pub(in crate::controller) fn as_str(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
 /// The decisions there are; nobody is denied by renewal.
-const DECISIONS: [(bool, DecisionHow); 5] = [
-    (true, DecisionHow::Manual),
-    (true, DecisionHow::Renewal),
-    (true, DecisionHow::Policy),
-    (false, DecisionHow::Manual),
-    (false, DecisionHow::Policy),
+const DECISIONS: [(Word, DecisionHow); 6] = [
+    (Word::Approved, DecisionHow::Manual),
+    (Word::Approved, DecisionHow::Renewal),
+    (Word::Approved, DecisionHow::Policy),
+    (Word::Denied, DecisionHow::Manual),
+    (Word::Denied, DecisionHow::Policy),
+    (Word::Withdrawn, DecisionHow::Manual),
 ];
 
 /// Upper bounds of the time from approval to certificate: from an idle cluster to a broker that was
@@ -91,8 +112,8 @@ impl Default for Counts {
                 );
             }
         }
-        for (approved, how) in DECISIONS {
-            drop(counts.decisions.get_or_create(&Decided::of(approved, how)));
+        for (word, how) in DECISIONS {
+            drop(counts.decisions.get_or_create(&Decided::of(word, how)));
         }
         counts
     }
@@ -110,7 +131,7 @@ impl Counts {
         );
         registry.register(
             "decisions",
-            "Decisions that took effect, by how they came about",
+            "Decisions, by how they came about",
             self.decisions.clone(),
         );
         registry.register(
@@ -139,10 +160,8 @@ impl Counts {
     }
 
     /// Counts a decision.
-    pub(in crate::controller) fn decided(&self, approved: bool, how: DecisionHow) {
-        self.decisions
-            .get_or_create(&Decided::of(approved, how))
-            .inc();
+    pub(in crate::controller) fn decided(&self, word: Word, how: DecisionHow) {
+        self.decisions.get_or_create(&Decided::of(word, how)).inc();
     }
 
     /// Counts a certificate that took so long.

@@ -3,7 +3,8 @@
 use super::super::context::{Context, instance_of};
 use super::super::error::{Attempt, Error};
 use super::super::events::full_name;
-use super::super::metrics::how;
+use super::super::metrics::{Word, how};
+use super::news::{self, Novelty, Withdrawal};
 use super::status::SIGNING;
 use crate::approval::{TURNED_AWAY, WAITING_FOR_APPROVAL};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -13,7 +14,8 @@ use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::info;
 use volttron_crds::{
-    Condition, Decision, Phase, VolttronCertRequest, VolttronCertRequestStatus, well_known,
+    Condition, Decision, DecisionHow, Phase, VolttronCertRequest, VolttronCertRequestStatus,
+    well_known,
 };
 
 /// Writes one request.
@@ -110,17 +112,16 @@ impl<'a> Patches<'a> {
         Ok(written)
     }
 
-    /// One Event and one log line for a decision that took effect, and for a change of phase.
+    /// One Event and one log line for a decision, also where it cannot take effect, for one that was
+    /// taken back, and for a change of phase.
     fn tell(&self, before: &VolttronCertRequest, next: &VolttronCertRequestStatus) {
         let Some(phase) = next.phase else { return };
         let common_name = next.common_name.as_deref().unwrap_or("unknown");
-        let decided = before
-            .status
-            .as_ref()
-            .and_then(|status| status.decision.as_ref());
-        let decision = next.decision.as_ref();
-        if let Some(decision) = decision.filter(|decision| Some(*decision) != decided) {
-            self.tell_decision(before, next, decision);
+        if let Some(withdrawal) = news::withdrawal(before, next) {
+            self.tell_withdrawal(before, next, &withdrawal);
+        }
+        if let Some((decision, novelty)) = news::decision(before, next) {
+            self.tell_decision(before, next, decision, novelty);
         }
         let failure = |conditions: &[Condition]| message(conditions, "Failed");
         let said = before.status.as_ref();
@@ -179,14 +180,14 @@ impl<'a> Patches<'a> {
         before: &VolttronCertRequest,
         next: &VolttronCertRequestStatus,
         decision: &Decision,
+        novelty: Novelty,
     ) {
-        let denied = next.phase == Some(Phase::Denied);
-        let (word, how) = (
-            if denied { "denied" } else { "approved" },
-            how(decision.how),
-        );
+        let word = match next.phase {
+            Some(Phase::Denied) => Word::Denied,
+            _ => Word::Approved,
+        };
         info!(
-            decision = word, how,
+            decision = word.as_str(), how = how(decision.how),
             by = decision.by.as_deref().unwrap_or("unknown"),
             reason = decision.reason.as_deref().unwrap_or_default(),
             request = %full_name(before), uid = before.uid().unwrap_or_default(),
@@ -197,8 +198,35 @@ impl<'a> Patches<'a> {
             carried_by = decision.request.as_deref().unwrap_or_default(),
             "decision"
         );
-        self.context.metrics.counts.decided(!denied, decision.how);
+        if novelty == Novelty::Decided {
+            self.context.metrics.counts.decided(word, decision.how);
+        }
         self.context.events.decided(before, next);
+    }
+
+    /// Nobody signs what is taken back, so that the line tells whose decision it was.
+    fn tell_withdrawal(
+        &self,
+        before: &VolttronCertRequest,
+        next: &VolttronCertRequestStatus,
+        withdrawal: &Withdrawal<'_>,
+    ) {
+        let (word, manual) = (Word::Withdrawn, DecisionHow::Manual);
+        let decided_by = withdrawal.decided_by.unwrap_or("unknown");
+        info!(
+            decision = word.as_str(), how = how(manual),
+            by = "unknown",
+            withdrawn = withdrawal.word, decided_by,
+            request = %full_name(before), uid = before.uid().unwrap_or_default(),
+            instance = %instance_of(before),
+            common_name = next.common_name.as_deref().unwrap_or("unknown"),
+            requester = before.spec.requester.as_str(),
+            key = next.key_fingerprint.as_deref().unwrap_or_default(),
+            "decision"
+        );
+        self.context.metrics.counts.decided(word, manual);
+        let events = &self.context.events;
+        events.normal(before, "Withdrawn", "Withdraw", withdrawal.sentence(next));
     }
 }
 

@@ -2,8 +2,8 @@
 //! request of the same identity has taken its place.
 
 use super::apply::Patches;
-use super::{LOWEST_RSA_BITS, Survey, secret, status};
-use crate::approval::with_access;
+use super::{CONFLICT_RETRY, LOWEST_RSA_BITS, Survey, secret, status};
+use crate::approval::{is_denial_needed, with_access};
 use crate::controller::context::{Context, instance_of};
 use crate::controller::error::{Attempt, Error};
 use crate::controller::events::full_name;
@@ -16,8 +16,9 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use std::sync::Arc;
-use tracing::info;
-use volttron_crds::{Phase, VolttronCertRequest, well_known};
+use std::time::Duration;
+use tracing::{debug, info};
+use volttron_crds::{CertificateSpec, Phase, VolttronCertRequest, well_known};
 
 /// Ends the access of a denied request: its user is removed, its connections are closed, its
 /// certificate is revoked, and its Secret is deleted. Returns the serial number that was set aside
@@ -47,58 +48,73 @@ pub(super) async fn deny(
         .map(ToOwned::to_owned))
 }
 
-/// A request that is being deleted: its access ends, then the object may go.
-pub(super) async fn forget(request: &VolttronCertRequest, context: &Context) -> Result<(), Error> {
+/// A request that is being deleted: its access ends, then the object may go. Returns when to look
+/// again, if it may not go yet.
+pub(super) async fn forget(
+    request: &VolttronCertRequest,
+    context: &Context,
+) -> Result<Option<Duration>, Error> {
     context
         .room
         .leave(&ObjectRef::from_obj(request), &context.triggers);
     if !is_claimed(request) {
-        return Ok(());
+        return Ok(None);
     }
     let survey = Survey::of(request, context);
     let is_last = survey.peers.iter().all(|peer| {
         peer.spec.requester != request.spec.requester || peer.metadata.deletion_timestamp.is_some()
     });
-    let revocations = context.revocations.of(&instance_of(request), context);
-    if serial_of(request).is_some() && instance_is_alive(request, context) {
-        revocations.known().await?;
-    }
-    let was_superseded = serial_of(request).is_some_and(|serial| revocations.is_remembered(serial));
-    if instance_is_alive(request, context) {
-        let identity = identity_of(request, &survey).filter(|_| is_last);
-        let revoked = async {
-            if was_superseded && !is_last {
-                return Ok(false);
-            }
-            revoke(request, identity, Why::Deleted, context).await
-        };
-        let (released, revoked) = tokio::join!(release(request, &survey, context), revoked);
-        released?;
-        revoked?;
-    }
+    let was_superseded = match serial_of(request) {
+        Some(serial) if instance_is_alive(request, context) => {
+            let revocations = context.revocations.of(&instance_of(request), context);
+            revocations.known().await?;
+            revocations.is_remembered(serial)
+        }
+        _ => false,
+    };
+    let identity = identity_of(request, &survey).filter(|_| is_last);
+    let revoked = async {
+        if was_superseded && !is_last {
+            return Ok(false);
+        }
+        revoke(request, identity, Why::Deleted, context).await
+    };
+    let (released, revoked) = tokio::join!(release(request, &survey, context), revoked);
+    released?;
+    revoked?;
     // Kubernetes' garbage collector would do it too, but it misses an owner whose successor has the
     // same name when its watch was cut off meanwhile; and then the Secret is in the successor's way.
     if may_have_secret(request) {
         secret::delete(request, context).await?;
     }
+    if is_denial_needed(request, &survey.peers) {
+        return Ok(Some(CONFLICT_RETRY));
+    }
     Patches::new(context, request).release().await?;
     info!(request = %full_name(request), "request forgotten");
-    Ok(())
+    Ok(None)
 }
 
+/// How soon it is looked again whether the ledger has room.
+const ROOM_RETRY: Duration = Duration::from_hours(1);
+
 /// Removes a request that nobody needs any more. Its certificate is remembered, so that it is
-/// revoked when its identity is denied.
+/// revoked when its identity is denied. Where there is no room for that, the request stays until its
+/// certificate has run out; returns when to look again.
 pub(super) async fn retire(
     request: &VolttronCertRequest,
     survey: &Survey,
     context: &Context,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     if let Some(certificate) = certificate_of(request).filter(|it| it.not_after > survey.now) {
-        context
-            .revocations
-            .of(&instance_of(request), context)
-            .remember(certificate)
-            .await?;
+        let revocations = context.revocations.of(&instance_of(request), context);
+        match revocations.remember(certificate).await {
+            Err(Error::Revocation(error)) if matches!(*error, Error::ListFull(_)) => {
+                debug!(request = %full_name(request), %error, "superseded, and kept");
+                return Ok(Some(ROOM_RETRY));
+            }
+            other => other?,
+        }
     }
     let api = Api::<VolttronCertRequest>::namespaced(
         context.client.clone(),
@@ -116,7 +132,7 @@ pub(super) async fn retire(
         other => other.map(drop).attempt("delete the superseded request"),
     }?;
     info!(request = %full_name(request), phase = ?request.phase(), "request removed: it is superseded, or came to nothing");
-    Ok(())
+    Ok(None)
 }
 
 /// Gives up a request's claim on its broker user. The user is removed and connections are closed,
@@ -167,19 +183,23 @@ pub(super) async fn release(
 }
 
 /// Puts the request's certificate onto the revocation list, and what is remembered of `identity`.
-/// Returns whether the request has one.
+/// While the instance is away it is written down for the day when it is made anew. Returns whether the request has one.
 async fn revoke(
     request: &VolttronCertRequest,
     identity: Option<(String, String)>,
     why: Why,
     context: &Context,
 ) -> Result<bool, Error> {
-    if !instance_is_alive(request, context) {
+    let reference = instance_of(request);
+    let is_away = !instance_is_alive(request, context);
+    let may_matter = certificate_of(request).is_some() || is_signed_perhaps(request);
+    if is_away && !(may_matter && context.revocations.outlive(&reference, context).await?) {
         return Ok(false);
     }
     let certificate = match (certificate_of(request), is_signed_perhaps(request)) {
         (Some(certificate), _) => Some(certificate),
         (None, true) => set_aside(request, context),
+        (None, false) if is_away => None,
         (None, false) => left_behind(request, context).await?,
     };
     let certificates: Vec<_> = certificate.into_iter().collect();
@@ -187,7 +207,7 @@ async fn revoke(
     if has_one || identity.is_some() {
         context
             .revocations
-            .of(&instance_of(request), context)
+            .of(&reference, context)
             .revoke(certificates, identity, why)
             .await?;
     }
@@ -244,13 +264,9 @@ fn is_signed_perhaps(request: &VolttronCertRequest) -> bool {
 /// What may have been signed under the serial number that was set aside, at its longest.
 fn set_aside(request: &VolttronCertRequest, context: &Context) -> Option<Certificate> {
     let reference = instance_of(request);
-    let life = context
-        .instances
-        .get(&reference)?
-        .spec
-        .certificates
-        .max_life();
-    let not_after = Timestamp::now().checked_add(life).ok()?;
+    let instance = context.instances.get(&reference);
+    let profile = instance.map_or_else(CertificateSpec::default, |it| it.spec.certificates.clone());
+    let not_after = Timestamp::now().checked_add(profile.max_life()).ok()?;
     let runtime = context.runtimes.of(&reference);
     let authorities = runtime.iter().filter_map(|it| it.authorities.as_ref());
     let authorities = authorities.flat_map(Authorities::all);

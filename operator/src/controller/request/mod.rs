@@ -8,6 +8,7 @@
 mod apply;
 mod end;
 mod issue;
+mod news;
 mod secret;
 mod status;
 #[cfg(test)]
@@ -64,8 +65,7 @@ pub(super) async fn reconcile(
         return Ok(Action::requeue(FILL_RETRY));
     }
     let again = if request.metadata.deletion_timestamp.is_some() {
-        end::forget(&request, &context).await?;
-        None
+        end::forget(&request, &context).await?
     } else {
         match advance(&request, &context).await {
             Err(Error::AtBroker(answer)) => {
@@ -106,7 +106,7 @@ fn put_off(name: &str, error: &Error, context: &Context) -> Duration {
         return CONFLICT_RETRY;
     }
     let delay = context.backoff(name);
-    warn!(request = %name, error = %chain(error), ?delay, "reconcile failed; it is tried again");
+    warn!(request = %name, error = chain(error).as_str(), ?delay, "reconcile failed; it is tried again");
     delay
 }
 
@@ -133,6 +133,9 @@ struct Survey {
     runtime: Option<Arc<InstanceRuntime>>,
     obstacle: Option<Waiting>,
     checked: Result<CheckedRequest, Rejection>,
+    /// What is asked for, where the instance cannot give it. It is shown all the same, and a denial
+    /// of its identity holds.
+    read: Option<CheckedRequest>,
     /// All other requests for the same instance and common name.
     peers: Vec<Arc<VolttronCertRequest>>,
     standing: Standing,
@@ -145,10 +148,17 @@ impl Survey {
         let instance = instance.filter(|it| it.metadata.deletion_timestamp.is_none());
         let (runtime, obstacle) = context.survey(request);
         let checked = check(request, runtime.as_deref());
-        let peers = checked.as_ref().map_or_else(
-            |_| Vec::new(),
-            |checked| context.peers_of(request, &name_of(request, checked)),
-        );
+        let read = match &checked {
+            Ok(_) => None,
+            Err(_) => pki::check(&request.spec.request, LOWEST_RSA_BITS).ok(),
+        };
+        let peers = checked
+            .as_ref()
+            .ok()
+            .or(read.as_ref())
+            .map_or_else(Vec::new, |checked| {
+                context.peers_of(request, &name_of(request, checked))
+            });
         let auto = runtime
             .as_ref()
             .map_or(AutoApproval::Never, |runtime| runtime.approval.auto);
@@ -158,6 +168,7 @@ impl Survey {
             runtime,
             obstacle,
             checked,
+            read,
             peers,
             standing,
             now: Timestamp::now(),
@@ -167,7 +178,7 @@ impl Survey {
     fn basis<'a>(&'a self, request: &'a VolttronCertRequest) -> Basis<'a> {
         Basis {
             request,
-            checked: self.checked.as_ref().ok(),
+            checked: self.checked.as_ref().ok().or(self.read.as_ref()),
             standing: &self.standing,
             now: self.now,
         }
@@ -207,8 +218,7 @@ async fn advance(
         return Ok(again);
     };
     if removable <= survey.now {
-        end::retire(request, &survey, context).await?;
-        return Ok(None);
+        return end::retire(request, &survey, context).await;
     }
     let left = left_until(removable);
     Ok(Some(again.map_or(left, |again| again.min(left))))
@@ -239,13 +249,8 @@ async fn take_step(
     let kept = requests.pending_life().min(LONGEST_SLEEP);
     match step {
         Step::Fail(rejection) => {
-            // What is asked for is shown even where this instance cannot give it.
-            let readable = pki::check(&request.spec.request, LOWEST_RSA_BITS).ok();
-            let mut basis = survey.basis(request);
-            basis.checked = readable.as_ref();
-            patches
-                .status(request, status::failed(basis, rejection))
-                .await?;
+            let next = status::failed(survey.basis(request), rejection);
+            patches.status(request, next).await?;
             Ok(Some(kept))
         }
         Step::Pend(waiting) => {
@@ -281,6 +286,13 @@ async fn take_step(
         }
         Step::Deny(ruling) => {
             let ended = end::deny(request, survey, context).await;
+            let claimed;
+            let mut request = request;
+            if ruling.how == DecisionHow::Manual {
+                // So that it cannot be deleted before it has reached the rest of its identity.
+                claimed = patches.claim(request).await?;
+                request = &claimed;
+            }
             if survey.standing.denial_waits {
                 let next = status::read(survey.basis(request));
                 patches.status(request, next).await?;
@@ -360,10 +372,29 @@ fn limits(
         && lapses_at(request, requests.pending_life()).is_none_or(|at| at > survey.now);
     if !waits {
         context.room.leave(&reference, &context.triggers);
+        let shut_out = shut_out.or_else(|| too_many(request, survey, context));
         return (shut_out, None);
     }
     let crowded_out = context.room.enter(request, &instance, &requests);
     (shut_out, crowded_out)
+}
+
+/// Whether the identity has too many certificates for another one that no approver has asked for.
+fn too_many(request: &VolttronCertRequest, survey: &Survey, context: &Context) -> Option<Waiting> {
+    let ruling = survey.standing.ruling.as_ref()?;
+    let is_asked_for = ruling.how == DecisionHow::Manual;
+    // One that has passed may be signed already.
+    let has_passed = matches!(request.phase(), Some(Phase::Approved | Phase::Issued));
+    if !ruling.approved || is_asked_for || has_passed {
+        return None;
+    }
+    let checked = survey.checked.as_ref().ok()?;
+    let revocations = context.revocations.of(&instance_of(request), context);
+    let name = checked.common_name.to_string();
+    let live = |reference: &ObjectRef<VolttronCertRequest>| context.requests.get(reference);
+    revocations
+        .admit(request, &name, &survey.peers, live)
+        .map(Waiting::Certificates)
 }
 
 /// Checks the signing request. A certificate that is out is not taken back because the instance

@@ -2,7 +2,7 @@
 //! is recorded never lets an identity in that a later denial has shut out.
 
 use super::status::{self, Basis};
-use crate::approval::{Observed, Step, Waiting, decide, standing, verdict};
+use crate::approval::{Observed, Step, Waiting, decide, is_denial_needed, standing, verdict};
 use crate::pki::{CheckedRequest, KeyKind, Rejection, SerialNumber, SignedCertificate, SubjectKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -96,7 +96,7 @@ impl World {
         let Some(before) = self.requests.get(&name) else {
             return;
         };
-        if verdict(before).map(|it| it.approved) == approved {
+        if verdict(before).map(|it| it.approved) == approved || is_going(before) {
             return;
         }
         let is_new = before.phase().is_none();
@@ -112,7 +112,11 @@ impl World {
                 .find(|it| it.metadata.uid.as_ref() == Some(uid));
             carrier.is_some_and(|it| it.phase() == Some(Phase::Denied))
         });
-        let request = self.requests.get_mut(&name).unwrap();
+        let none_goes = !self.requests.values().any(is_going);
+        // It may have gone meanwhile.
+        let Some(request) = self.requests.get_mut(&name) else {
+            return;
+        };
         let uid = request.metadata.uid.clone().unwrap();
         let annotations = request.metadata.annotations.get_or_insert_default();
         match approved {
@@ -130,7 +134,7 @@ impl World {
         match approved {
             Some(true) => {
                 self.made.insert(uid.clone(), self.clock);
-                if !is_new && all_recorded {
+                if !is_new && all_recorded && none_goes {
                     self.plain.insert(uid);
                 }
             }
@@ -152,20 +156,31 @@ impl World {
         }
     }
 
-    /// A request that carries a denial goes once that has taken effect.
+    /// It goes as soon as the controller lets it.
     fn delete(&mut self, name: usize) {
-        self.settle();
-        let Some(request) = self.requests.remove(&name) else {
+        let time = at(self.clock);
+        let Some(request) = self.requests.get_mut(&name).filter(|it| !is_going(it)) else {
             return;
         };
-        let uid = request.metadata.uid.unwrap();
+        let is_known = is_read(request);
+        request.metadata.deletion_timestamp = Some(Time(time));
+        let uid = request.metadata.uid.clone().unwrap();
         self.made.remove(&uid);
         let standing: BTreeSet<String> = self.standing(false).collect();
-        // Where another denial has ended an approval as well, that is what counts from now on.
-        for ended in self.ended.values_mut() {
-            if ended.intersection(&standing).next().is_some() {
+        // Where another denial has ended an approval as well, that is what counts from now on. And
+        // it is not known what belongs to the identity of a request that was never read.
+        for (approval, ended) in &mut self.ended {
+            let carrier = self
+                .requests
+                .values()
+                .find(|it| it.metadata.uid.as_ref() == Some(approval));
+            let both_known = is_known && carrier.is_some_and(is_read);
+            if !both_known || ended.intersection(&standing).next().is_some() {
                 ended.remove(&uid);
             }
+        }
+        if !is_known {
+            self.requests.remove(&name);
         }
     }
 
@@ -184,14 +199,25 @@ impl World {
         let Some(request) = self.requests.get(&name).cloned() else {
             return false;
         };
+        if is_going(&request) {
+            let others = self.requests.values();
+            let others = others.filter(|it| it.metadata.uid != request.metadata.uid);
+            let others: Vec<_> = others
+                .filter(|it| is_read(it))
+                .cloned()
+                .map(Arc::new)
+                .collect();
+            if is_denial_needed(&request, &others) {
+                return false;
+            }
+            self.requests.remove(&name);
+            return true;
+        }
         let now = at(self.clock + self.skew);
         let fit = trouble != Trouble::Unfit;
-        let known = |it: &&VolttronCertRequest| {
-            // Others find a request by the common name that was read from it.
-            let name = it.status.as_ref().and_then(|it| it.common_name.as_ref());
-            it.metadata.uid != request.metadata.uid && name.is_some()
-        };
-        let peers = self.requests.values().filter(known).filter(|_| fit);
+        let known =
+            |it: &&VolttronCertRequest| it.metadata.uid != request.metadata.uid && is_read(it);
+        let peers = self.requests.values().filter(known);
         let peers: Vec<_> = peers.cloned().map(Arc::new).collect();
         let checked = if fit {
             Ok(self.checked.get_or_insert_with(checked).clone())
@@ -212,7 +238,8 @@ impl World {
         });
         let basis = Basis {
             request: &request,
-            checked: checked.as_ref().ok(),
+            // It can be read, also where the instance does not allow it.
+            checked: Some(self.checked.get_or_insert_with(self::checked)),
             standing: &standing,
             now,
         };
@@ -302,7 +329,8 @@ impl World {
     /// UIDs of the requests that are approved, or denied, by hand.
     fn standing(&self, approved: bool) -> impl Iterator<Item = String> {
         let all = self.requests.values();
-        all.filter(move |it| verdict(it).is_some_and(|it| it.approved == approved))
+        all.filter(|it| !is_going(it))
+            .filter(move |it| verdict(it).is_some_and(|it| it.approved == approved))
             .filter_map(|it| it.metadata.uid.clone())
     }
 
@@ -315,6 +343,16 @@ impl World {
                     .all(|it| self.made[&it] < self.made[uid])
             })
     }
+}
+
+/// Others find a request by the common name that was read from it.
+fn is_read(request: &VolttronCertRequest) -> bool {
+    let status = request.status.as_ref();
+    status.is_some_and(|status| status.common_name.is_some())
+}
+
+fn is_going(request: &VolttronCertRequest) -> bool {
+    request.metadata.deletion_timestamp.is_some()
 }
 
 fn at(second: i64) -> Timestamp {

@@ -1,5 +1,9 @@
 //! The task that keeps the revocation list of one instance: many orders at once become one list.
 
+mod stored;
+
+pub(in crate::controller) use stored::revocation_secret_name;
+
 use super::list::PublishedList;
 use super::{RevocationsOf, View};
 use crate::broker::{ClientPair, Probe, RefusedBy, UserKeeperHandle, probe};
@@ -9,18 +13,17 @@ use crate::controller::instance::crl_config_map;
 use crate::controller::secrets::SecretIndex;
 use crate::controller::triggers::Triggers;
 use crate::pki::Authority;
-use crate::revocation::{Certificate, Ledger, Why};
+use crate::revocation::{Certificate, Why};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Fuse, FusedFuture};
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{ObjectMeta, Patch, PatchParams};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use stored::Stored;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -29,8 +32,8 @@ use volttron_crds::{VolttronInstance, well_known};
 /// How soon the broker is tried after a list was published, and how rarely in the end.
 const FIRST_TRIAL: Duration = Duration::from_millis(250);
 const LAST_TRIAL: Duration = Duration::from_secs(10);
-/// Where the ledger is in its Secret.
-const KEY: &str = "ledger.json";
+/// How often the ledger is written on top of what somebody else has just written.
+const TRIES: u32 = 4;
 
 /// What became of an order.
 pub(super) type Outcome = Result<(), Arc<Error>>;
@@ -86,6 +89,10 @@ pub(super) struct Keeper {
     view: Arc<Mutex<View>>,
     publication: Option<Publication>,
     list: Option<PublishedList>,
+    /// The ledger as it was read or written last; none where there is no Secret.
+    stored: Option<Stored>,
+    /// When it may be asked again whether the clock is right.
+    next_doubt: Instant,
     /// Whether the list that was signed last is in its `ConfigMap`.
     is_published: bool,
     next_trial: Instant,
@@ -109,6 +116,8 @@ impl Keeper {
             view: view.clone(),
             publication: None,
             list: None,
+            stored: None,
+            next_doubt: Instant::now(),
             is_published: false,
             next_trial: Instant::now(),
             pause: FIRST_TRIAL,
@@ -161,6 +170,7 @@ impl Keeper {
         let now = Timestamp::now();
         let loaded = self.load().await;
         let mut ledger = self.view().ledger.clone();
+        self.forget_expired(&mut ledger, now).await;
         let (mut is_new, mut is_compared) = (false, false);
         for order in orders {
             match order {
@@ -183,10 +193,12 @@ impl Keeper {
                         }
                     }
                 }
-                Order::Remember { certificate, done } => {
-                    ledger.remember(&certificate, now);
-                    waiting.push(done);
-                }
+                Order::Remember { certificate, done } => match ledger.remember(&certificate) {
+                    Ok(()) => waiting.push(done),
+                    Err(full) => {
+                        let _ = done.send(Err(Arc::new(Error::ListFull(full))));
+                    }
+                },
                 Order::Publish { publication, done } => {
                     self.publication = Some(*publication);
                     is_compared = true;
@@ -195,12 +207,24 @@ impl Keeper {
             }
         }
         loaded?;
-        is_new |= ledger.forget_expired(now);
-        let due = is_new || self.is_due(now);
+        let mut due = is_new || ledger.is_behind() || self.is_due(now);
         if due {
             ledger.number += 1;
         }
-        self.save(&ledger).await?;
+        let mut tries = TRIES;
+        while let Err(error) = self.save(&ledger).await {
+            tries -= 1;
+            if tries == 0 || !matches!(error, Error::Conflict) {
+                return Err(error);
+            }
+            if let Some(theirs) = self.read().await? {
+                ledger.merge(&theirs);
+            }
+            if ledger.is_behind() {
+                due = true;
+                ledger.number += 1;
+            }
+        }
         if due && let Some(publication) = &self.publication {
             let list = PublishedList::sign(
                 ledger.number,
@@ -332,87 +356,9 @@ impl Keeper {
         Ok(())
     }
 
-    async fn load(&self) -> Result<(), Error> {
-        if self.view().loaded {
-            return Ok(());
-        }
-        let name = revocation_secret_name(&self.reference);
-        let secret = self
-            .api()
-            .get_opt(&name)
-            .await
-            .attempt("read the ledger of revoked certificates")?;
-        let text = secret.and_then(|secret| secret.data?.remove(KEY));
-        let ledger = match text {
-            Some(ByteString(text)) => serde_json::from_slice(&text)
-                .map_err(|_| Error::LedgerUnreadable(format!("{}/{name}", self.namespace)))?,
-            None => Ledger::default(),
-        };
-        let mut view = self.view();
-        view.ledger = ledger;
-        view.loaded = true;
-        Ok(())
-    }
-
-    /// Writes the ledger, where it is another than the one that is stored.
-    async fn save(&self, ledger: &Ledger) -> Result<(), Error> {
-        let name = revocation_secret_name(&self.reference);
-        let text = serde_json::to_vec(ledger).map_err(|_| Error::Incomplete("the ledger"))?;
-        let data = [(KEY.to_owned(), ByteString(text))].into();
-        if !self.secrets.holds(&self.namespace, &name, &data) {
-            let secret = self.secret(&name, &data);
-            self.api()
-                .patch(&name, &parameters(), &Patch::Apply(&secret))
-                .await
-                .attempt("write the ledger of revoked certificates")?;
-            self.secrets.wrote(&self.namespace, &name, &data);
-        }
-        self.view().ledger.clone_from(ledger);
-        Ok(())
-    }
-
-    fn secret(&self, name: &str, data: &BTreeMap<String, ByteString>) -> Secret {
-        let instance = &self.reference;
-        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        Secret {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                namespace: Some(self.namespace.clone()),
-                labels: Some(BTreeMap::from([
-                    label(well_known::MANAGED_BY_LABEL, well_known::MANAGED_BY),
-                    label(well_known::INSTANCE_LABEL, &instance.name),
-                    label(
-                        well_known::INSTANCE_NAMESPACE_LABEL,
-                        instance.namespace.as_deref().unwrap_or_default(),
-                    ),
-                ])),
-                ..ObjectMeta::default()
-            },
-            type_: Some("Opaque".to_owned()),
-            data: Some(data.clone()),
-            ..Secret::default()
-        }
-    }
-
-    fn api(&self) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Name of the Secret with the ledger of an instance, in the controller's namespace. Neither part
-/// can hold a dot before the instance's name.
-pub(in crate::controller) fn revocation_secret_name(
-    instance: &ObjectRef<VolttronInstance>,
-) -> String {
-    format!(
-        "crl.{}.{}",
-        instance.namespace.as_deref().unwrap_or_default(),
-        instance.name
-    )
 }
 
 fn parameters() -> PatchParams {

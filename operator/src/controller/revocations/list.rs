@@ -56,18 +56,16 @@ impl PublishedList {
             reason: RevocationReason::CessationOfOperation,
         });
         let counted = u64::try_from(number).unwrap_or_default();
-        let (mut files, mut all) = (Vec::<(String, String)>::new(), String::new());
+        let mut files = Vec::<(String, String)>::new();
         let mut resign = Timestamp::MAX;
         for authority in authorities {
             let list = sign_revocation_list(authority, counted, &revoked, now)?;
             let name = list_file_of(authority)?;
             resign = resign.min(resign_at(list.this_update, list.next_update));
-            all.push_str(&list.pem);
             if files.iter().all(|(known, _)| *known != name) {
                 files.push((name, list.pem));
             }
         }
-        files.push(("crl.pem".to_owned(), all));
         Ok(Self {
             number,
             files,
@@ -92,4 +90,34 @@ impl PublishedList {
 fn names(authorities: &[Arc<Authority>]) -> Vec<String> {
     let sha256 = |authority: &Arc<Authority>| authority.sha256().to_owned();
     authorities.iter().map(sha256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::generate;
+    use crate::revocation::MOST;
+    use volttron_crds::GeneratedAuthority;
+
+    #[test]
+    fn a_full_list_of_each_ca_fits_into_one_config_map() {
+        let now = Timestamp::now();
+        let name = "central".parse().unwrap();
+        let authority = |generation| {
+            let settings = GeneratedAuthority::default();
+            let pair = generate(&name, &settings, generation, now).unwrap();
+            Arc::new(Authority::load(&pair.certificate, &pair.key, None, now).unwrap())
+        };
+        let authorities = [1, 2, 3].map(authority);
+        let revoked = || Revoked {
+            serial: SerialNumber::random(),
+            at: now,
+            reason: RevocationReason::PrivilegeWithdrawn,
+        };
+        let revoked = std::iter::repeat_with(revoked).take(MOST).collect();
+        let list = PublishedList::sign(i64::MAX - 1, revoked, &authorities, now).unwrap();
+        assert_eq!(list.files.len(), 3);
+        let bytes: usize = list.files.iter().map(|(_, list)| list.len()).sum();
+        assert!(bytes < 1 << 20, "{bytes} bytes");
+    }
 }

@@ -13,14 +13,16 @@ pub(super) use keeper::{Publication, Target, revocation_secret_name};
 pub(super) use list::ListError;
 
 use super::context::Context;
-use super::error::Error;
-use crate::revocation::{Certificate, Ledger, Why};
+use super::error::{Attempt, Error};
+use crate::revocation::{Certificate, Ledger, MOST_OF_IDENTITY, Why};
+use k8s_openapi::api::core::v1::Secret;
 use keeper::{Keeper, Order};
+use kube::Api;
 use kube::runtime::reflector::ObjectRef;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
-use volttron_crds::{VolttronCertRequest, VolttronInstance};
+use volttron_crds::{Phase, VolttronCertRequest, VolttronInstance};
 
 /// The revocation lists of all instances.
 #[derive(Default)]
@@ -37,6 +39,26 @@ impl Revocations {
         all.entry(instance.clone())
             .or_insert_with(|| Keeper::spawn(instance.clone(), context))
             .clone()
+    }
+
+    /// Whether what is revoked of an instance that is gone is still written down: its CA lives on
+    /// with somebody who may make the instance anew.
+    pub(super) async fn outlive(
+        &self,
+        instance: &ObjectRef<VolttronInstance>,
+        context: &Context,
+    ) -> Result<bool, Error> {
+        let name = revocation_secret_name(instance);
+        let secrets = Api::<Secret>::namespaced(context.client.clone(), &context.namespace);
+        let secret = secrets
+            .get_metadata_opt(&name)
+            .await
+            .attempt("read the ledger of revoked certificates")?;
+        let outlives = context
+            .instances
+            .get(instance)
+            .is_none_or(|going| outlives(&going));
+        Ok(secret.is_some() && outlives)
     }
 
     /// Forgets an instance that is gone.
@@ -56,6 +78,9 @@ struct View {
     last_probe: String,
     /// Requests that wait until the list is enforced.
     waiting: HashSet<ObjectRef<VolttronCertRequest>>,
+    /// By common name and requester, the requests that no approver has asked for and that were let
+    /// pass: one counts before its status says so.
+    admitted: HashMap<(String, String), HashSet<ObjectRef<VolttronCertRequest>>>,
 }
 
 /// The revocation list of one instance. Clones share it.
@@ -151,6 +176,48 @@ impl RevocationsOf {
         ))
     }
 
+    /// Lets a request pass that was approved without being asked for, unless its identity has as many
+    /// certificates already as it may; returns how many then. `live` finds a request.
+    pub(super) fn admit(
+        &self,
+        request: &VolttronCertRequest,
+        common_name: &str,
+        peers: &[Arc<VolttronCertRequest>],
+        live: impl Fn(&ObjectRef<VolttronCertRequest>) -> Option<Arc<VolttronCertRequest>>,
+    ) -> Option<usize> {
+        let requester = &request.spec.requester;
+        let own = ObjectRef::from_obj(request);
+        let mut view = self.view();
+        let View {
+            ledger, admitted, ..
+        } = &mut *view;
+        let is_known = |request: &VolttronCertRequest| {
+            let serial = request
+                .status
+                .as_ref()
+                .and_then(|it| it.serial_number.as_deref());
+            serial.is_some_and(|serial| ledger.knows(serial))
+        };
+        let identity = (common_name.to_owned(), requester.clone());
+        let admitted = admitted.entry(identity).or_default();
+        admitted
+            .retain(|it| live(it).is_some_and(|it| may_come_to_something(&it) && !is_known(&it)));
+        let mut holders = admitted.clone();
+        let peers = peers.iter().filter(|peer| {
+            let has_one = matches!(peer.phase(), Some(Phase::Approved | Phase::Issued));
+            has_one && peer.spec.requester == *requester && !is_known(peer)
+        });
+        holders.extend(peers.map(|peer| ObjectRef::from_obj(peer.as_ref())));
+        holders.remove(&own);
+        let count = holders.len() + ledger.count_of(common_name, requester);
+        if count >= MOST_OF_IDENTITY {
+            admitted.remove(&own);
+            return Some(count);
+        }
+        admitted.insert(own);
+        None
+    }
+
     /// The numbers of the last list and of the last one seen to be enforced, and how many
     /// certificates are on it.
     pub(super) fn numbers(&self) -> (i64, i64, usize) {
@@ -178,4 +245,18 @@ impl RevocationsOf {
             .map_err(|_| stopped())?
             .map_err(Error::Revocation)
     }
+}
+
+/// Whether the CA of an instance outlives it, and with it every certificate: an instance that is made
+/// anew with the same CA has to find what was revoked.
+pub(super) fn outlives(instance: &VolttronInstance) -> bool {
+    instance.spec.ca.secret_ref.is_some()
+}
+
+/// Whether a request that was let pass holds a certificate, or will.
+fn may_come_to_something(request: &VolttronCertRequest) -> bool {
+    !matches!(
+        request.phase(),
+        Some(Phase::Denied | Phase::Failed | Phase::Expired)
+    )
 }

@@ -58,10 +58,12 @@ pub(super) async fn reach(
         Ok(connection) => Broker {
             state: set_up(instance, &connection, topology, context).await,
             users: Some(connection.users),
+            list: None,
         },
         Err(error) => Broker {
             users: None,
             state: Err(fault(&error)),
+            list: None,
         },
     }
 }
