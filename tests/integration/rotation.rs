@@ -22,7 +22,7 @@ use volttron_tests::{
 
 const ROTATING: &str = "CertificateAuthorityRotating";
 /// A step of a rotation waits for files, brokers and, here, for an operator that comes back.
-const STEP: Duration = Duration::from_mins(2);
+const STEP: Duration = Duration::from_mins(5);
 
 #[test]
 fn a_rotation_under_load_refuses_nobody_wherever_the_controller_dies() {

@@ -81,6 +81,12 @@ impl World<'_> {
                         certificates.revoked.insert(serial);
                     }
                 }
+                // Where an approved request ends, the serial number that was set aside for it is
+                // revoked, since a certificate may be on its way.
+                let unused = sight.serials.into_iter();
+                certificates
+                    .set_aside
+                    .extend(unused.filter(|it| Some(it) != current.as_ref()));
                 certificates.current.extend(current);
                 faults.extend(
                     wrong
@@ -147,6 +153,7 @@ impl World<'_> {
             }
             let others = listed.difference(&certificates.revoked);
             let others: Vec<_> = others
+                .filter(|serial| !certificates.set_aside.contains(*serial))
                 .map(|serial| (serial, certificates.owners.get(serial)))
                 .collect();
             if others.len() != 1 {
@@ -217,6 +224,8 @@ impl World<'_> {
 struct Certificates {
     current: BTreeSet<String>,
     revoked: BTreeSet<String>,
+    /// Serial numbers that requests had which have another one now, or none.
+    set_aside: BTreeSet<String>,
     /// Whose they are.
     owners: BTreeMap<String, String>,
 }
