@@ -259,7 +259,9 @@ fn service_accounts_of_one_namespace_share_its_room_and_leave_that_of_others() {
         other.says("theirs", "Issued", WAITS).await;
 
         playground.operator().kill();
-        // It comes first in the list, and meanwhile there is nobody who would say that it is full.
+        // It comes first in the list, and meanwhile there is nobody who would say that it is full. Of
+        // two that are filed in one second, which is as exact as Kubernetes is, either may be first.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
         let fourth = crowd.sibling("fourth").await;
         file(&fourth, "a-new-one", &instance).await;
         playground.operator().start_again();
@@ -356,7 +358,9 @@ fn places_survive_the_operator() {
         file(&space, "r3", &instance).await;
         space.says("r3", "Issued", FULL).await;
         playground.operator().kill();
-        // It comes first in the list, and meanwhile there is nobody who would say that it is full.
+        // It comes first in the list, and meanwhile there is nobody who would say that it is full. Of
+        // two that are filed in one second, which is as exact as Kubernetes is, either may be first.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
         file(&space, "a-new-one", &instance).await;
         playground.operator().start_again();
         playground.operator().wait_ready().await;

@@ -142,12 +142,15 @@ impl Places {
 
     /// The one that waits longest and would find a place now.
     fn next(&self) -> Option<Reference> {
+        self.first_waiting().map(|(_, reference)| reference.clone())
+    }
+
+    fn first_waiting(&self) -> Option<(&Turn, &Reference)> {
         self.queues
             .iter()
             .filter(|(owner, _)| self.refusal(owner).is_none())
             .filter_map(|(_, queue)| queue.first_key_value())
             .min_by_key(|(turn, _)| *turn)
-            .map(|(_, reference)| reference.clone())
     }
 }
 
@@ -168,12 +171,14 @@ impl Room {
         }
     }
 
-    /// Takes a place for an undecided request, or says why there is none.
+    /// Takes a place for an undecided request, or says why there is none. A free place is for the
+    /// one that waits longest, who is called to it.
     pub(super) fn enter(
         &self,
         request: &VolttronCertRequest,
         instance: &ObjectRef<VolttronInstance>,
         spec: &RequestsSpec,
+        triggers: &Triggers,
     ) -> Option<Waiting> {
         let guest = Guest::of(request, instance);
         let limits = Limits {
@@ -181,11 +186,23 @@ impl Room {
             of_requester: spec.max_pending_per_requester,
             in_namespace: spec.max_pending_per_namespace,
         };
-        self.lock()
-            .admit(ObjectRef::from_obj(request), guest, |places, guest| {
-                places.limits = limits;
-                places.refusal(&guest.owner)
-            })
+        let own = ObjectRef::from_obj(request);
+        let mut inner = self.lock();
+        let refusal = inner.admit(own.clone(), guest, |places, guest| {
+            places.limits = limits;
+            let is_behind = || {
+                places
+                    .first_waiting()
+                    .is_some_and(|(turn, _)| *turn < guest.turn)
+            };
+            let turn = || is_behind().then_some(Waiting::Room(limits.all));
+            places.refusal(&guest.owner).or_else(turn)
+        });
+        let next = inner.instances.get(instance).and_then(Places::next);
+        if let Some(next) = next.filter(|next| *next != own) {
+            triggers.request(next);
+        }
+        refusal
     }
 
     /// Gives the place of a request up, and has the next one look again.
@@ -301,7 +318,8 @@ mod tests {
             max_pending_per_requester: 2,
             ..RequestsSpec::default()
         };
-        let enter = |request: &VolttronCertRequest| room.enter(request, &instance, &spec);
+        let enter =
+            |request: &VolttronCertRequest| room.enter(request, &instance, &spec, &triggers);
         let a: Vec<_> = (0..4).map(|number| request(number, "a")).collect();
         let b: Vec<_> = (10..12).map(|number| request(number, "b")).collect();
         assert_eq!(enter(&a[0]), None);
@@ -331,7 +349,8 @@ mod tests {
             max_pending_per_namespace: 2,
             ..RequestsSpec::default()
         };
-        let enter = |request: &VolttronCertRequest| room.enter(request, &instance, &spec);
+        let enter =
+            |request: &VolttronCertRequest| room.enter(request, &instance, &spec, &triggers);
         let crowd: Vec<_> = ["a", "b", "c", "d"]
             .into_iter()
             .zip(1..)
@@ -396,6 +415,7 @@ mod tests {
 
     #[test]
     fn places_survive_a_restart_and_what_waited_for_something_else_had_none() {
+        let (triggers, _instances, _requests) = triggers::channels();
         let (room, instance) = (Room::default(), ObjectRef::new("central").within("default"));
         let spec = RequestsSpec {
             max_pending: 2,
@@ -417,12 +437,12 @@ mod tests {
         room.observe(&Event::InitApply(late.clone()));
         for request in others.iter().chain([&late]) {
             assert_eq!(
-                room.enter(request, &instance, &spec),
+                room.enter(request, &instance, &spec, &triggers),
                 Some(Waiting::Room(2))
             );
         }
         for request in [&seated, &conflict] {
-            assert_eq!(room.enter(request, &instance, &spec), None);
+            assert_eq!(room.enter(request, &instance, &spec, &triggers), None);
         }
     }
 
@@ -437,10 +457,16 @@ mod tests {
         let first = request(1, "a");
         let mut second = request(2, "b");
         second.metadata.name.clone_from(&first.metadata.name);
-        assert_eq!(room.enter(&first, &instance, &spec), None);
-        assert_eq!(room.enter(&second, &instance, &spec), None);
-        assert_eq!(room.enter(&request(3, "a"), &instance, &spec), None);
-        assert!(room.enter(&request(4, "b"), &instance, &spec).is_some());
+        assert_eq!(room.enter(&first, &instance, &spec, &triggers), None);
+        assert_eq!(room.enter(&second, &instance, &spec, &triggers), None);
+        assert_eq!(
+            room.enter(&request(3, "a"), &instance, &spec, &triggers),
+            None
+        );
+        assert!(
+            room.enter(&request(4, "b"), &instance, &spec, &triggers)
+                .is_some()
+        );
         for number in [3, 4] {
             let requester = if number == 3 { "a" } else { "b" };
             let reference = ObjectRef::from_obj(&request(number, requester));

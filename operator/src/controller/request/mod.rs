@@ -375,7 +375,9 @@ fn limits(
         let shut_out = shut_out.or_else(|| too_many(request, survey, context));
         return (shut_out, None);
     }
-    let crowded_out = context.room.enter(request, &instance, &requests);
+    let crowded_out = context
+        .room
+        .enter(request, &instance, &requests, &context.triggers);
     (shut_out, crowded_out)
 }
 
