@@ -127,15 +127,7 @@ fn the_secret_of_a_request_is_repaired_with_the_same_certificate() {
 fn a_foreign_secret_is_never_overwritten() {
     run(async {
         let space = playground().await.space("foreign").await;
-        let foreign: Secret = serde_json::from_value(json!({
-            "metadata": {"name": "forwarder-tls"}, "stringData": {"tls.crt": "mine"},
-        }))
-        .unwrap();
-        space
-            .secrets()
-            .create(&PostParams::default(), &foreign)
-            .await
-            .unwrap();
+        put_foreign(&space, "forwarder-tls").await;
         space
             .file(
                 "forwarder",
@@ -183,15 +175,7 @@ fn a_renewal_overwrites_no_foreign_secret_either() {
         ask("first").await;
         space.approve("first").await;
         let first = space.issued("first").await;
-        let foreign: Secret = serde_json::from_value(json!({
-            "metadata": {"name": "second-tls"}, "stringData": {"tls.crt": "mine"},
-        }))
-        .unwrap();
-        space
-            .secrets()
-            .create(&PostParams::default(), &foreign)
-            .await
-            .unwrap();
+        put_foreign(&space, "second-tls").await;
         ask("second").await;
         space.says("second", "Issued", "SecretExists").await;
         // Denied with its identity, it takes nothing along that is not its own.
@@ -269,4 +253,17 @@ async fn restored(api: &Api<DynamicObject>, name: &str, field: &str, before: &Va
             }
         })
         .await;
+}
+
+/// Makes a Secret that is nobody's but the namespace's owner's.
+async fn put_foreign(space: &Space<'_>, name: &str) {
+    let foreign: Secret = serde_json::from_value(json!({
+        "metadata": {"name": name}, "stringData": {"tls.crt": "mine"},
+    }))
+    .unwrap();
+    space
+        .secrets()
+        .create(&PostParams::default(), &foreign)
+        .await
+        .unwrap();
 }
